@@ -1,0 +1,121 @@
+//! All descriptions inosec runs with: those embedded in the binary, and those of a directory.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::format::{Maps, parse_map};
+use crate::{Error, Format, Stream};
+
+macro_rules! embedded {
+    ($folder:literal: $($name:literal),* $(,)?) => {
+        &[$((concat!($folder, "/", $name, ".toml"), include_str!(concat!("../", $folder, "/", $name, ".toml")))),*]
+    };
+}
+
+const STREAMS: &[(&str, &str)] = embedded!("streams": "agent_logs", "threat_events");
+const MAPS: &[(&str, &str)] = embedded!("formats/maps":);
+const FORMATS: &[(&str, &str)] = embedded!("formats":);
+
+/// Streams and formats by name.
+#[derive(Debug, Clone, Default)]
+pub struct Catalog {
+    /// The streams, by name.
+    pub streams: BTreeMap<String, Arc<Stream>>,
+    /// The formats in the order they are asked: by priority, then name.
+    pub formats: Vec<Arc<Format>>,
+    maps: Maps,
+}
+
+impl Catalog {
+    /// What the binary carries.
+    pub fn embedded() -> Result<Self, Error> {
+        let mut catalog = Self::default();
+        for (file, text) in STREAMS {
+            catalog.add_stream(file, text)?;
+        }
+        for (file, text) in MAPS {
+            catalog.add_map(file, text)?;
+        }
+        for (file, text) in FORMATS {
+            catalog.add_format(file, text)?;
+        }
+        Ok(catalog)
+    }
+
+    /// Adds what `directory` holds in `streams/`, `formats/maps/` and `formats/`; a file of the
+    /// same name as an embedded description replaces it.
+    pub fn extend(&mut self, directory: &Path) -> Result<(), Error> {
+        for (file, text) in toml_files(&directory.join("streams"))? {
+            self.add_stream(&file, &text)?;
+        }
+        for (file, text) in toml_files(&directory.join("formats/maps"))? {
+            self.add_map(&file, &text)?;
+        }
+        for (file, text) in toml_files(&directory.join("formats"))? {
+            self.add_format(&file, &text)?;
+        }
+        Ok(())
+    }
+
+    fn add_stream(&mut self, file: &str, text: &str) -> Result<(), Error> {
+        let stream = Stream::parse(file, text)?;
+        self.streams.insert(stream.name.clone(), Arc::new(stream));
+        Ok(())
+    }
+
+    fn add_map(&mut self, file: &str, text: &str) -> Result<(), Error> {
+        let name = Path::new(file).file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        self.maps.insert(name, parse_map(file, text)?);
+        Ok(())
+    }
+
+    fn add_format(&mut self, file: &str, text: &str) -> Result<(), Error> {
+        let format = Format::parse(file, text, &self.maps)?;
+        for (stream, mapping) in &format.streams {
+            let Some(stream) = self.streams.get(stream) else {
+                return Err(Error::invalid(file, format!("feeds stream {stream}, which doesn't exist")));
+            };
+            for column in mapping.columns.keys() {
+                if stream.column(column).is_none() {
+                    let what = format!("maps column {column}, which {} doesn't have", stream.name);
+                    return Err(Error::invalid(file, what));
+                }
+            }
+        }
+        self.formats.retain(|other| other.name != format.name);
+        self.formats.push(Arc::new(format));
+        self.formats.sort_by(|a, b| (a.priority, &a.name).cmp(&(b.priority, &b.name)));
+        Ok(())
+    }
+}
+
+/// The TOML files of a folder, sorted by name; none if there is no such folder.
+fn toml_files(folder: &Path) -> Result<Vec<(String, String)>, Error> {
+    let failed = |source| Error::Io { file: folder.display().to_string(), source };
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            let text = std::fs::read_to_string(&path).map_err(failed)?;
+            files.push((path.display().to_string(), text));
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_embedded_descriptions_are_sound() {
+        let catalog = Catalog::embedded().expect("embedded descriptions parse");
+        assert!(catalog.streams.contains_key("agent_logs"));
+        assert!(catalog.streams.contains_key("threat_events"));
+    }
+}

@@ -1,0 +1,238 @@
+//! A wire format: how its records are recognised and how their fields map to columns. One TOML
+//! file each; the mapping is data, so a slow independent extractor can check the fast one.
+//!
+//! A path names members from the record down, joined by dots (`event_data.Image`); it also matches
+//! a single member whose name contains those dots (`"host.name": …`), as flattened ECS has it. Of
+//! several paths the first whose value is present, not null and not the empty text wins.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use crate::Error;
+
+/// How a record is read before its fields are mapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Shape {
+    /// A JSON object.
+    Json,
+    /// A syslog line, RFC 3164 or RFC 5424.
+    Syslog,
+    /// A line of the Linux audit log.
+    Auditd,
+    /// Any other line of text.
+    Text,
+}
+
+/// Member names from the record down.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(from = "String")]
+pub struct Path(pub Vec<String>);
+
+impl From<String> for Path {
+    fn from(text: String) -> Self {
+        Self(text.split('.').map(str::to_owned).collect())
+    }
+}
+
+impl std::fmt::Display for Path {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0.join("."))
+    }
+}
+
+/// What must hold of a record. All parts that are given must hold.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Condition {
+    /// Every one of these is present (null counts as absent).
+    #[serde(default)]
+    pub all: Vec<Path>,
+    /// At least one of these is present.
+    #[serde(default)]
+    pub any: Vec<Path>,
+    /// None of these is present.
+    #[serde(default)]
+    pub none: Vec<Path>,
+    /// Each of these has one of the texts (numbers and booleans as JSON writes them).
+    #[serde(default)]
+    pub equals: BTreeMap<String, Vec<String>>,
+}
+
+/// Where a column's value comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// The first of these paths that has a value.
+    First(Vec<Path>),
+    /// A table look-up: per part the first path that has a value (else the empty text), the parts
+    /// joined by `/`, compared in ASCII lower case.
+    Lookup {
+        /// The parts of the key.
+        key: Vec<Vec<Path>>,
+        /// Key to value, the value as text of the column's kind.
+        map: Arc<BTreeMap<String, String>>,
+        /// The value for other keys.
+        default: Option<String>,
+    },
+}
+
+/// How a format feeds one stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mapping {
+    /// Which records of the format feed the stream; empty means all.
+    pub when: Condition,
+    /// Column to source, by column name.
+    pub columns: BTreeMap<String, Source>,
+}
+
+/// A wire format.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Format {
+    /// Its name, as in `agent_logs.format` and the header `inosec-format`.
+    pub name: String,
+    /// Other names senders use for it.
+    pub aliases: Vec<String>,
+    /// One sentence for the reference.
+    pub description: String,
+    /// How the record is read.
+    pub shape: Shape,
+    /// Formats are asked in this order, lowest first.
+    pub priority: u32,
+    /// What its records have in common; `None` for a format that is only known by name.
+    pub recognise: Option<Condition>,
+    /// The streams it feeds, by name.
+    pub streams: BTreeMap<String, Mapping>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawFormat {
+    name: String,
+    #[serde(default)]
+    aliases: Vec<String>,
+    description: String,
+    shape: Shape,
+    priority: u32,
+    #[serde(default)]
+    recognise: Option<Condition>,
+    streams: BTreeMap<String, RawMapping>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawMapping {
+    #[serde(default)]
+    when: Condition,
+    columns: BTreeMap<String, RawSource>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RawSource {
+    One(Path),
+    First(Vec<Path>),
+    Lookup(RawLookup),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawLookup {
+    key: Vec<RawPart>,
+    map: RawMap,
+    #[serde(default)]
+    default: Option<toml::Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RawPart {
+    One(Path),
+    First(Vec<Path>),
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RawMap {
+    Shared(String),
+    Inline(BTreeMap<String, toml::Value>),
+}
+
+/// Look-up tables that several formats share, by name.
+pub type Maps = BTreeMap<String, Arc<BTreeMap<String, String>>>;
+
+impl Format {
+    /// Reads a format file; `maps` are the shared look-up tables it may name.
+    pub fn parse(file: &str, text: &str, maps: &Maps) -> Result<Self, Error> {
+        let raw: RawFormat = toml::from_str(text)
+            .map_err(|source| Error::Toml { file: file.to_owned(), source: Box::new(source) })?;
+        let mut streams = BTreeMap::new();
+        for (stream, mapping) in raw.streams {
+            let mut columns = BTreeMap::new();
+            for (column, source) in mapping.columns {
+                columns.insert(column, source.resolve(file, maps)?);
+            }
+            streams.insert(stream, Mapping { when: mapping.when, columns });
+        }
+        Ok(Self {
+            name: raw.name,
+            aliases: raw.aliases,
+            description: raw.description,
+            shape: raw.shape,
+            priority: raw.priority,
+            recognise: raw.recognise,
+            streams,
+        })
+    }
+}
+
+impl RawSource {
+    fn resolve(self, file: &str, maps: &Maps) -> Result<Source, Error> {
+        match self {
+            Self::One(path) => Ok(Source::First(vec![path])),
+            Self::First(paths) => Ok(Source::First(paths)),
+            Self::Lookup(lookup) => {
+                let part = |part| match part {
+                    RawPart::One(path) => vec![path],
+                    RawPart::First(paths) => paths,
+                };
+                Ok(Source::Lookup {
+                    key: lookup.key.into_iter().map(part).collect(),
+                    map: lookup.map.resolve(file, maps)?,
+                    default: lookup.default.as_ref().map(plain_text),
+                })
+            }
+        }
+    }
+}
+
+impl RawMap {
+    fn resolve(self, file: &str, maps: &Maps) -> Result<Arc<BTreeMap<String, String>>, Error> {
+        match self {
+            Self::Inline(map) => Ok(Arc::new(lower_keys(&map))),
+            Self::Shared(name) => maps
+                .get(&name)
+                .cloned()
+                .ok_or_else(|| Error::invalid(file, format!("there is no map {name:?} in formats/maps/"))),
+        }
+    }
+}
+
+/// Reads a shared look-up table: a flat TOML table of key = value.
+pub(crate) fn parse_map(file: &str, text: &str) -> Result<Arc<BTreeMap<String, String>>, Error> {
+    let map: BTreeMap<String, toml::Value> = toml::from_str(text)
+        .map_err(|source| Error::Toml { file: file.to_owned(), source: Box::new(source) })?;
+    Ok(Arc::new(lower_keys(&map)))
+}
+
+fn lower_keys(map: &BTreeMap<String, toml::Value>) -> BTreeMap<String, String> {
+    map.iter().map(|(key, value)| (key.to_ascii_lowercase(), plain_text(value))).collect()
+}
+
+fn plain_text(value: &toml::Value) -> String {
+    match value {
+        toml::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
