@@ -28,4 +28,16 @@ pub use stream::{ColumnSpec, Fill, Index, Interval, Mismatch, Pii, Stream};
 pub use tenant::{Directory, Placement, Tenant, TenantId, TenantStatus, Tier};
 
 /// Numbered, idempotent SQL migrations in the order they are applied: (number, name, text).
-pub const MIGRATIONS: &[(i32, &str, &str)] = &[];
+///
+/// The comments `/*plain: … */` in them are opened on plain PostgreSQL, where a partitioned table is
+/// declared as such; TimescaleDB wants an ordinary one.
+pub const MIGRATIONS: &[(i32, &str, &str)] = &[
+    (1, "partitions", include_str!("../migrations/0001_partitions.sql")),
+    (2, "tenants", include_str!("../migrations/0002_tenants.sql")),
+    (3, "ingest", include_str!("../migrations/0003_ingest.sql")),
+    (4, "raw_blocks", include_str!("../migrations/0004_raw_blocks.sql")),
+    (5, "dead_letters", include_str!("../migrations/0005_dead_letters.sql")),
+];
+
+/// The roles, which belong to the whole server; run by an administrator before the migrations.
+pub const ROLES: &str = include_str!("../migrations/roles.sql");

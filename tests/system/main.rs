@@ -1,1 +1,11 @@
-fn main() {}
+//! The whole of inosec against real servers. `make test` starts them; a missing one fails its tests.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, clippy::print_stderr)]
+
+mod arrows;
+mod bad_input;
+mod bounded;
+mod conservation;
+mod exactly_once;
+mod streams;
+mod support;

@@ -1,0 +1,45 @@
+# `make` lists the targets. The servers behind test, soak and bench are started natively by deploy/local/services;
+# INOSEC_TEST_… variables set beforehand point at servers of your own instead.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test soak check bench services-up services-down
+
+prerequisites := deploy/local/prerequisites
+services := deploy/local/services
+
+help: ## this list
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target what; do \
+		printf 'make %-14s %s\n' "$$target" "$$what"; done
+
+demo: ## a SOC in the terminal: attacks, detections, alerts; needs no server (ARGS="…" goes to `inosec demo`)
+	@$(prerequisites) build
+	cargo build --release --bin inosec
+	./target/release/inosec demo $(ARGS)
+
+# `services run` stops what it started, however the command ends, and passes on the command's exit code.
+test: ## every test, on real servers
+	@$(prerequisites) test
+	@$(services) run cargo test --workspace
+
+soak: ## the exactly-once runs at full length, with crashes
+	@$(prerequisites) test
+	@INOSEC_SOAK=full $(services) run cargo test --workspace --test system -- soak
+
+check: ## format, lints and unit tests; no server
+	@$(prerequisites) build
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo test --workspace --lib --bins
+
+bench: ## end-to-end throughput on this machine, on real servers
+	@$(prerequisites) test
+	@$(services) run cargo run --release -p inosec-bench -- e2e
+
+services-up: ## start Kafka, TimescaleDB, PostgreSQL and MinIO, and leave them up
+	@$(services) up
+	@$(services) status
+
+services-down: ## stop them (deploy/local/services reset also deletes their data)
+	@$(services) down

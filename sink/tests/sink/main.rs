@@ -1,0 +1,5 @@
+//! The sink against real servers: TimescaleDB and plain PostgreSQL run the same tests, each test in
+//! a fresh database. `deploy/local/services up` starts them, `services env` says where they are.
+
+mod migrations;
+mod support;

@@ -1,0 +1,10 @@
+//! What the tests share.
+
+pub mod database;
+
+/// The wall clock, in microseconds UTC.
+#[expect(clippy::disallowed_methods, reason = "tests live in real time")]
+pub fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    i64::try_from(since.as_micros()).expect("before 294000")
+}

@@ -1,0 +1,64 @@
+//! `inosec check`: would `inosec run` find what it needs?
+
+use serde_json::{Value, json};
+
+use super::{Failure, Output, chain};
+use crate::config::Config;
+use crate::{databases, pipeline};
+
+/// Exit statuses, part of the outside contract.
+const FAULTY: u8 = 2;
+const KAFKA: u8 = 3;
+const DATABASE: u8 = 4;
+const NOT_MIGRATED: u8 = 5;
+
+/// Checks everything and reports everything; the first failure decides the exit status.
+pub async fn check(config: &Config, output: &Output) -> Result<(), Failure> {
+    let mut findings: Vec<(String, Result<String, (u8, String)>)> = Vec::new();
+    findings.push(("configuration".to_owned(), configuration(config)));
+    findings.push(("kafka".to_owned(), kafka(config)));
+    for name in config.databases.keys() {
+        findings.push((format!("database {name}"), database(config, name).await));
+    }
+    let status = findings.iter().find_map(|(_, found)| found.as_ref().err().map(|(status, _)| *status));
+    let line = |(what, found): &(String, Result<String, (u8, String)>)| match found {
+        Ok(text) => format!("ok    {what}: {text}"),
+        Err((_, text)) => format!("FAIL  {what}: {text}"),
+    };
+    let document = |(what, found): &(String, Result<String, (u8, String)>)| match found {
+        Ok(text) => json!({ "what": what, "ok": true, "text": text }),
+        Err((_, text)) => json!({ "what": what, "ok": false, "text": text }),
+    };
+    let text: Vec<String> = findings.iter().map(line).collect();
+    if let Some(status) = status {
+        return Err(Failure { status, text: format!("not everything is ready:\n{}", text.join("\n")) });
+    }
+    output.text_or_json(&text.join("\n"), || Value::Array(findings.iter().map(document).collect()))
+}
+
+fn configuration(config: &Config) -> Result<String, (u8, String)> {
+    let catalog = databases::catalog(config).map_err(|error| (FAULTY, chain(&error)))?;
+    for topic in &config.topics {
+        if !catalog.streams.contains_key(&topic.stream) {
+            let known: Vec<&str> = catalog.streams.keys().map(String::as_str).collect();
+            let text = format!("topic {} feeds stream {}: known are {}", topic.name, topic.stream, known.join(", "));
+            return Err((FAULTY, text));
+        }
+    }
+    Ok(format!("{} topics, {} databases", config.topics.len(), config.databases.len()))
+}
+
+fn kafka(config: &Config) -> Result<String, (u8, String)> {
+    let described = pipeline::describe(config).map_err(|error| (KAFKA, chain(&error)))?;
+    let partitions: i32 = described.topics.iter().map(|topic| topic.partitions).sum();
+    Ok(format!("cluster {}, {} topics, {partitions} partitions", described.cluster, described.topics.len()))
+}
+
+async fn database(config: &Config, name: &str) -> Result<String, (u8, String)> {
+    let settings = databases::store_config(config, &config.databases[name]);
+    match inosec_sink::Store::connect(&settings).await {
+        Ok(store) => Ok(format!("{}, {} tenants", store.hot().name(), store.directory().tenants.len())),
+        Err(error @ inosec_sink::Error::NotMigrated { .. }) => Err((NOT_MIGRATED, chain(&error))),
+        Err(error) => Err((DATABASE, chain(&error))),
+    }
+}

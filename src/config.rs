@@ -1,0 +1,285 @@
+//! Configuration: what the user wrote (`raw`) becomes what it means (`Config`).
+//!
+//! TOML, then `INOSEC__SECTION__KEY` from the environment on top; an unknown key is an error and all
+//! faults are reported at once. A secret can also be given as `<key>_file`.
+
+mod effective;
+mod raw;
+mod units;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use inosec_schemas::TenantSource;
+
+pub use raw::{HotStoreChoice, LogFormat, Start};
+pub use units::{Secret, parse_duration};
+
+/// Everything `inosec` was told, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// How to reach Kafka.
+    pub kafka: Kafka,
+    /// What to read there.
+    pub topics: Vec<TopicConfig>,
+    /// Where to store it, by name.
+    pub databases: BTreeMap<String, Database>,
+    /// When a batch closes.
+    pub batch: Batch,
+    /// Which event times are believed.
+    pub time: Time,
+    /// What a message may be.
+    pub limits: Limits,
+    /// How long and how much of what can't be stored is kept.
+    pub dead_letters: DeadLetters,
+    /// A folder of further streams and formats.
+    pub schemas: Option<PathBuf>,
+    /// Where `/livez`, `/readyz` and `/metrics` are served.
+    pub metrics_listen: Option<SocketAddr>,
+    /// How long a graceful stop may take.
+    pub drain: Duration,
+    /// How logs are written.
+    pub log: Log,
+}
+
+/// How to reach Kafka.
+#[derive(Debug, Clone)]
+pub struct Kafka {
+    /// Bootstrap servers, `host:port` separated by commas.
+    pub brokers: String,
+    /// The consumer group.
+    pub group: String,
+    /// What brokers call us in their logs.
+    pub client_id: String,
+    /// Static membership (`group.instance.id`).
+    pub instance_id: Option<String>,
+    /// After this long without a heartbeat our partitions go to others.
+    pub session_timeout: Duration,
+    /// Where a partition starts that no offset is stored for.
+    pub start: Start,
+    /// librdkafka properties: security settings and whatever else was given, secrets included.
+    pub properties: BTreeMap<String, Secret>,
+}
+
+/// One topic to read.
+#[derive(Debug, Clone)]
+pub struct TopicConfig {
+    /// Its name.
+    pub name: String,
+    /// The stream it feeds.
+    pub stream: String,
+    /// How its messages say whose they are.
+    pub tenant: TenantSource,
+    /// The database its rows go to.
+    pub database: String,
+}
+
+/// One database.
+#[derive(Debug, Clone)]
+pub struct Database {
+    /// Its connection URL.
+    pub url: Secret,
+    /// The URL of the role that owns the tables, if another one; for `migrate`.
+    pub admin_url: Option<Secret>,
+    /// TimescaleDB or plain PostgreSQL.
+    pub hot_store: HotStoreChoice,
+    /// How many connections write at the same time.
+    pub writers: usize,
+    /// Whether a commit waits for the disk.
+    pub synchronous_commit: bool,
+    /// zstd level of raw blocks.
+    pub zstd_level: i32,
+}
+
+/// When a batch closes, and how much memory all batches share.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// At this many messages,
+    pub max_rows: usize,
+    /// or this many bytes,
+    pub max_bytes: usize,
+    /// or this long after its first message.
+    pub max_age: Duration,
+    /// Bytes of messages in flight, from fetch to commit.
+    pub memory: usize,
+}
+
+/// Which event times are believed for storage.
+#[derive(Debug, Clone)]
+pub struct Time {
+    /// Older than arrival by more: stored under arrival.
+    pub max_age: Duration,
+    /// Ahead of arrival by more: stored under arrival.
+    pub max_skew: Duration,
+}
+
+/// What a message may be.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Larger messages become dead letters.
+    pub max_message_bytes: usize,
+    /// More deeply nested ones too.
+    pub max_depth: usize,
+}
+
+/// How long and how much of what can't be stored is kept.
+#[derive(Debug, Clone)]
+pub struct DeadLetters {
+    /// Dropped after this long.
+    pub retention: Duration,
+    /// Payload bytes a tenant may have per day; beyond it only offset ranges are kept.
+    pub quota_per_day: u64,
+}
+
+/// How logs are written.
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// For a person or for a machine.
+    pub format: LogFormat,
+    /// A `tracing` filter such as `info` or `inosec_sink=debug`.
+    pub filter: String,
+}
+
+/// Everything that is wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+pub struct Faults(pub Vec<String>);
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.0.len();
+        write!(f, "the configuration has {count} fault{}:", if count == 1 { "" } else { "s" })?;
+        for fault in &self.0 {
+            write!(f, "\n  - {fault}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Config {
+    /// Reads `file` (or, without one, nothing) and the environment.
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, Faults> {
+        let text = match file {
+            Some(path) => std::fs::read_to_string(path)
+                .map_err(|error| Faults(vec![format!("{}: {error}", path.display())]))?,
+            None => String::new(),
+        };
+        let name = file.map_or_else(|| "environment".to_owned(), |path| path.display().to_string());
+        Self::parse(&name, &text, environment)
+    }
+
+    /// The same over text at hand.
+    pub fn parse(
+        name: &str,
+        text: &str,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, Faults> {
+        let mut table: toml::Table =
+            text.parse().map_err(|error| Faults(vec![format!("{name}: {error}")]))?;
+        let mut faults = Vec::new();
+        raw::overlay(&mut table, environment, &mut faults);
+        let raw = raw::RawConfig::from_table(&table, &mut faults);
+        let config = raw.check(&mut faults);
+        if faults.is_empty() { Ok(config) } else { Err(Faults(faults)) }
+    }
+
+    /// The topics that feed `database`.
+    pub fn topics_of(&self, database: &str) -> impl Iterator<Item = &TopicConfig> {
+        self.topics.iter().filter(move |topic| topic.database == database)
+    }
+
+    /// The effective configuration as TOML, secrets redacted.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        effective::to_toml(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOUND: &str = r#"
+        [kafka]
+        brokers = "127.0.0.1:9092"
+        [[topics]]
+        name = "inosec.agent_logs"
+        stream = "agent_logs"
+        tenant = { fixed = "11111111-1111-4111-8111-111111111111" }
+        [databases.main]
+        url = "postgres://inosec:secret@127.0.0.1/inosec"
+    "#;
+
+    fn parse(text: &str, environment: &[(&str, &str)]) -> Result<Config, Faults> {
+        let environment = environment.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        Config::parse("test", text, environment)
+    }
+
+    #[test]
+    fn defaults_fill_what_is_left_out() {
+        let config = parse(SOUND, &[]).expect("sound");
+        assert_eq!(config.kafka.group, "inosec");
+        assert_eq!(config.batch.max_age, Duration::from_millis(250));
+        assert_eq!(config.topics[0].database, "main");
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_file() {
+        let environment = [
+            ("INOSEC__KAFKA__GROUP", "other"),
+            ("INOSEC__BATCH__MAX_ROWS", "17"),
+            ("INOSEC__DATABASES__MAIN__URL", "postgres://x@y/z"),
+            ("INOSEC__TOPICS", r#"[{ name = "a", stream = "threat_events", tenant = "payload" }]"#),
+        ];
+        let config = parse(SOUND, &environment).expect("sound");
+        assert_eq!((config.kafka.group.as_str(), config.batch.max_rows), ("other", 17));
+        assert_eq!(config.databases["main"].url.expose(), "postgres://x@y/z");
+        assert_eq!(config.topics[0].tenant, TenantSource::Payload);
+    }
+
+    #[test]
+    fn all_faults_are_reported_at_once() {
+        let text = r#"
+            surprise = 1
+            [kafka]
+            brokers = ""
+            borkers = "x"
+            [[topics]]
+            name = "a"
+            stream = "agent_logs"
+            tenant = "guess"
+            [batch]
+            max_age = "soon"
+            max_rows = 0
+        "#;
+        let faults = parse(text, &[]).expect_err("faulty").0;
+        for part in ["surprise", "brokers", "borkers", "tenant", "max_age", "max_rows", "databases"] {
+            assert!(faults.iter().any(|fault| fault.contains(part)), "{part} is not in {faults:#?}");
+        }
+    }
+
+    #[test]
+    fn the_effective_configuration_hides_secrets_and_parses_again() {
+        let text = parse(SOUND, &[("INOSEC__KAFKA__SASL_PASSWORD", "hunter2")]).expect("sound").to_toml();
+        assert!(!text.contains("secret") && !text.contains("hunter2"), "{text}");
+        parse(&text, &[]).expect("what is printed can be read");
+    }
+
+    #[test]
+    fn a_secret_can_come_from_a_file() {
+        let path = std::env::temp_dir().join(format!("inosec-secret-{}", std::process::id()));
+        std::fs::write(&path, "postgres://from/file\n").expect("written");
+        let text = SOUND.replace(
+            r#"url = "postgres://inosec:secret@127.0.0.1/inosec""#,
+            &format!("url_file = {:?}", path.display().to_string()),
+        );
+        let config = parse(&text, &[]).expect("sound");
+        std::fs::remove_file(&path).expect("removed");
+        assert_eq!(config.databases["main"].url.expose(), "postgres://from/file");
+    }
+}
