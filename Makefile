@@ -25,7 +25,7 @@ test: ## every test, on real servers
 
 soak: ## the exactly-once runs at full length, with crashes
 	@$(prerequisites) test
-	@INOSEC_SOAK=full $(services) run cargo test --workspace --test system -- soak
+	@INOSEC_SOAK=full $(services) run cargo test --release --test system -- soak --nocapture
 
 check: ## format, lints and unit tests; no server
 	@$(prerequisites) build
@@ -33,9 +33,9 @@ check: ## format, lints and unit tests; no server
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo test --workspace --lib --bins
 
-bench: ## end-to-end throughput on this machine, on real servers
+bench: ## end-to-end throughput on this machine, on real servers (ARGS="…" goes to the benchmark)
 	@$(prerequisites) test
-	@$(services) run cargo run --release -p inosec-bench -- e2e
+	@$(services) run cargo run --release -p inosec-bench -- e2e $(ARGS)
 
 services-up: ## start Kafka, TimescaleDB, PostgreSQL and MinIO, and leave them up
 	@$(services) up

@@ -142,7 +142,7 @@ fn dispatch(cli: Cli, output: &Output) -> Result<(), Failure> {
     match cli.command {
         Command::Run(args) => block_on(run::run(args, config)),
         Command::Check => block_on(check::check(&config, output)),
-        Command::Config => output.text_or_json(&config.to_toml(), || crate::config::as_json(&config)),
+        Command::Config => output.text_or_json(&config.to_toml(), || config.to_json()),
         Command::Migrate => block_on(migrate::migrate(&config, output)),
         Command::Tenant(args) => block_on(tenant::tenant(args, &config, output)),
         Command::Replay(args) => replay::replay(args, &config, output),

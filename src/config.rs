@@ -198,6 +198,13 @@ impl Config {
     pub fn to_toml(&self) -> String {
         effective::to_toml(self)
     }
+
+    /// The same as JSON.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        let table: toml::Table = self.to_toml().parse().unwrap_or_default();
+        serde_json::to_value(table).unwrap_or_default()
+    }
 }
 
 #[cfg(test)]

@@ -31,8 +31,6 @@ pub const BUDGET_USED: &str = "inosec_consumer_budget_used_bytes";
 pub const BUDGET: &str = "inosec_consumer_budget_bytes";
 /// Messages in librdkafka's queue, waiting to be polled.
 pub const QUEUE_MESSAGES: &str = "inosec_consumer_fetch_queue_messages";
-/// Bytes of these, estimated by the mean size of messages received.
-pub const QUEUE_BYTES: &str = "inosec_consumer_fetch_queue_bytes";
 
 /// Registers every description with the recorder in place.
 pub fn describe() {
@@ -50,5 +48,4 @@ pub fn describe() {
     describe_gauge!(BUDGET_USED, Unit::Bytes, "Memory budget held by messages in flight");
     describe_gauge!(BUDGET, Unit::Bytes, "Memory budget for messages in flight");
     describe_gauge!(QUEUE_MESSAGES, Unit::Count, "Messages fetched by librdkafka and not yet polled");
-    describe_gauge!(QUEUE_BYTES, Unit::Bytes, "Estimated bytes fetched by librdkafka and not yet polled");
 }

@@ -68,7 +68,8 @@ BEGIN
         RETURN false;
     END IF;
     PERFORM pg_advisory_xact_lock(hashtextextended('inosec.ensure_partition ' || table_name, 0));
-    IF to_regclass(format('inosec.%I', partition_name)) IS NOT NULL THEN
+    -- Not to_regclass: it would answer from what it saw before the lock.
+    IF EXISTS (SELECT FROM pg_class WHERE relname = partition_name AND relnamespace = 'inosec'::regnamespace) THEN
         RETURN false;
     END IF;
     EXECUTE format(
@@ -119,7 +120,8 @@ BEGIN
     INTO names, fillers
     FROM pg_attribute
     WHERE attrelid = format('inosec.%I', declared.name)::regclass
-        AND attnum > 0 AND NOT attisdropped AND attnotnull AND NOT atthasdef AND attidentity = '';
+        AND attnum > 0 AND NOT attisdropped AND attnotnull AND attidentity = ''
+        AND (NOT atthasdef OR attname = declared.time_column);
     EXECUTE format('INSERT INTO inosec.%I (%s) VALUES (%s) RETURNING tableoid, ctid', declared.name, names, fillers)
     INTO chunk, place;
     EXECUTE format('DELETE FROM %s WHERE ctid = $1', chunk) USING place;

@@ -12,7 +12,7 @@ CREATE TABLE IF NOT EXISTS inosec.tenants (
 -- One row. A writer takes it FOR SHARE, which needs UPDATE on some column: `held` is that column,
 -- so that the loader can hold the epoch but not change it.
 CREATE TABLE IF NOT EXISTS inosec.placement_epoch (
-    only boolean PRIMARY KEY DEFAULT true CHECK (only),
+    one_row boolean PRIMARY KEY DEFAULT true CHECK (one_row),
     epoch bigint NOT NULL,
     held boolean
 );

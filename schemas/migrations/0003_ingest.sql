@@ -76,7 +76,7 @@ CREATE TABLE IF NOT EXISTS inosec.event_counts (
     bytes bigint NOT NULL,
     PRIMARY KEY (bucket, tenant_id, stream, class_uid, severity_id, shard)
 ) WITH (fillfactor = 50);
-COMMENT ON TABLE inosec.event_counts IS 'Stored rows per hour of ts; shard is the Kafka partition, so writers don''t meet in one row.';
+COMMENT ON TABLE inosec.event_counts IS 'Stored rows per hour of ts; shard is the smallest Kafka partition of the batch, so replicas don''t meet in one row.';
 
 CREATE TABLE IF NOT EXISTS inosec.host_devices (
     tenant_id uuid NOT NULL,

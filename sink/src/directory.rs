@@ -61,11 +61,12 @@ impl Store {
         let rows = session.query(sql, &[]).await.map_err(Error::at("reading the tenants"))?;
         let directory = Arc::new(read(&rows)?);
         self.directory.send_if_modified(|current| {
-            let newer = directory.epoch > current.epoch;
-            if newer {
+            // Not "newer": a database restored from a backup goes back.
+            let other = directory.epoch != current.epoch;
+            if other {
                 *current = Arc::clone(&directory);
             }
-            newer
+            other
         });
         Ok(self.directory())
     }

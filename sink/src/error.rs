@@ -123,6 +123,8 @@ impl Error {
             Self::Database { source, .. } => match source.as_db_error() {
                 Some(_) if self.is_missing_partition() => Disposition::Retry,
                 Some(db) => of_state(db.code().code()),
+                // A parameter of another type than the statement's: ours to mend.
+                None if is_wrong_type(source) => Disposition::Halt,
                 None => Disposition::Retry,
             },
             Self::Connect { .. } | Self::Timeout { .. } => Disposition::Retry,
@@ -141,7 +143,9 @@ impl Error {
     pub(crate) fn is_outage(&self) -> bool {
         match self {
             Self::Database { source, .. } => match source.as_db_error() {
-                Some(db) => matches!(db.code().code().get(..2), Some("08" | "28" | "3D" | "53" | "57" | "58" | "XX")),
+                Some(db) => {
+                    matches!(db.code().code().get(..2), Some("08" | "28" | "3D" | "53" | "57" | "58" | "XX"))
+                }
                 None => true,
             },
             Self::Connect { .. } | Self::Timeout { .. } => true,
@@ -153,7 +157,8 @@ impl Error {
     pub(crate) fn refusal(&self) -> String {
         let Some(db) = self.db() else { return self.to_string() };
         let mut text = format!("sqlstate {}", db.code().code());
-        for (what, name) in [("table", db.table()), ("column", db.column()), ("constraint", db.constraint())] {
+        for (what, name) in [("table", db.table()), ("column", db.column()), ("constraint", db.constraint())]
+        {
             if let Some(name) = name {
                 text.push_str(&format!(", {what} {name}"));
             }
@@ -171,6 +176,10 @@ fn of_state(code: &str) -> Disposition {
         Some("42" | "0A") => Disposition::Halt,
         _ => Disposition::Retry,
     }
+}
+
+fn is_wrong_type(source: &tokio_postgres::Error) -> bool {
+    std::error::Error::source(source).is_some_and(|cause| cause.is::<tokio_postgres::types::WrongType>())
 }
 
 /// The server's message without detail, which quotes values; the driver's otherwise.

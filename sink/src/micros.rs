@@ -11,7 +11,11 @@ pub(crate) struct Micros(pub i64);
 const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
 
 impl ToSql for Micros {
-    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+    fn to_sql(
+        &self,
+        _: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
         out.put_i64(self.0.saturating_sub(POSTGRES_EPOCH));
         Ok(IsNull::No)
     }

@@ -37,8 +37,7 @@ pub async fn migrate_to(url: &str, catalog: &Catalog, wanted: Wanted, last: i32)
     let mut client = connect(url).await?;
     let lock = "SELECT pg_advisory_lock($1)";
     client.query(lock, &[&LOCK]).await.map_err(Error::at("waiting for another migration"))?;
-    let hot = HotStore::decide(&client, wanted).await?;
-    prepare(&client, hot).await?;
+    let hot = prepare(&client, wanted).await?;
     let applied = apply(&mut client, hot, last).await?;
     if MIGRATIONS.iter().all(|(number, ..)| *number <= last) {
         tables::create(&mut client, hot, catalog).await?;
@@ -64,18 +63,43 @@ async fn connect(url: &str) -> Result<Client, Error> {
 }
 
 /// Makes what only an administrator may make, or checks that one made it; becomes the owner.
-async fn prepare(client: &Client, hot: HotStore) -> Result<(), Error> {
+async fn prepare(client: &Client, wanted: Wanted) -> Result<HotStore, Error> {
     let administrator = "SELECT rolsuper FROM pg_roles WHERE rolname = session_user";
     let row = client.query_one(administrator, &[]).await.map_err(Error::at("asking for rights"))?;
-    if row.get(0) {
-        client.batch_execute(ROLES).await.map_err(Error::at("making the roles"))?;
-        for statement in administrator_statements(hot) {
-            client.batch_execute(statement).await.map_err(Error::at("making the schemas"))?;
-        }
-    } else {
-        check_rights(client, hot).await?;
+    let administrator: bool = row.get(0);
+    if !administrator {
+        check_rights(client).await?;
+        client.batch_execute("SET ROLE inosec_migrator").await.map_err(Error::at("becoming the owner"))?;
     }
-    client.batch_execute(BECOME_OWNER).await.map_err(Error::at("becoming the owner"))
+    let hot = HotStore::decide(client, wanted).await?;
+    if administrator {
+        client.batch_execute(ROLES).await.map_err(Error::at("making the roles"))?;
+        client.batch_execute(SCHEMAS).await.map_err(Error::at("making the schemas"))?;
+    }
+    if hot == HotStore::Timescale {
+        make_extension(client, administrator).await?;
+    }
+    client.batch_execute(BECOME_OWNER).await.map_err(Error::at("becoming the owner"))?;
+    Ok(hot)
+}
+
+const SCHEMAS: &str = "
+    CREATE SCHEMA IF NOT EXISTS inosec AUTHORIZATION inosec_migrator;
+    CREATE SCHEMA IF NOT EXISTS inosec_api AUTHORIZATION inosec_migrator;
+    GRANT USAGE ON SCHEMA inosec TO inosec_loader, inosec_correlator, inosec_admin, inosec_view_owner;
+    GRANT USAGE ON SCHEMA inosec_api TO inosec_api;
+    GRANT USAGE, CREATE ON SCHEMA inosec_api TO inosec_view_owner;";
+
+const EXTENSION: &str = "CREATE EXTENSION IF NOT EXISTS timescaledb SCHEMA public;";
+
+async fn make_extension(client: &Client, administrator: bool) -> Result<(), Error> {
+    let exists = "SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb')";
+    let row = client.query_one(exists, &[]).await.map_err(Error::at("looking for TimescaleDB"))?;
+    match (row.get(0), administrator) {
+        (true, _) => Ok(()),
+        (false, true) => client.batch_execute(EXTENSION).await.map_err(Error::at("adding TimescaleDB")),
+        (false, false) => Err(Error::Rights { statements: vec![EXTENSION.to_owned()] }),
+    }
 }
 
 /// What the owner's session knows, and the migrations' history.
@@ -89,22 +113,8 @@ const BECOME_OWNER: &str = "
     );
     GRANT SELECT ON inosec.schema_migrations TO inosec_loader, inosec_correlator, inosec_admin;";
 
-fn administrator_statements(hot: HotStore) -> Vec<&'static str> {
-    let mut statements = vec![
-        "CREATE SCHEMA IF NOT EXISTS inosec AUTHORIZATION inosec_migrator;",
-        "CREATE SCHEMA IF NOT EXISTS inosec_api AUTHORIZATION inosec_migrator;",
-        "GRANT USAGE ON SCHEMA inosec TO inosec_loader, inosec_correlator, inosec_admin, inosec_view_owner;",
-        "GRANT USAGE ON SCHEMA inosec_api TO inosec_api;",
-        "GRANT USAGE, CREATE ON SCHEMA inosec_api TO inosec_view_owner;",
-    ];
-    if hot == HotStore::Timescale {
-        statements.push("CREATE EXTENSION IF NOT EXISTS timescaledb SCHEMA public;");
-    }
-    statements
-}
-
 /// A login that is no administrator can migrate once an administrator did his part.
-async fn check_rights(client: &Client, hot: HotStore) -> Result<(), Error> {
+async fn check_rights(client: &Client) -> Result<(), Error> {
     let sql = "
         SELECT
             EXISTS (SELECT FROM pg_roles WHERE rolname = 'inosec_loader' AND rolbypassrls)
@@ -113,20 +123,18 @@ async fn check_rights(client: &Client, hot: HotStore) -> Result<(), Error> {
             coalesce((SELECT pg_has_role(session_user, oid, 'MEMBER') FROM pg_roles
                 WHERE rolname = 'inosec_migrator'), false),
             2 = (SELECT count(*) FROM pg_namespace WHERE nspname IN ('inosec', 'inosec_api')),
-            EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb'),
             session_user::text";
     let row = client.query_one(sql, &[]).await.map_err(Error::at("asking for rights"))?;
-    let (roles, member, schemas, timescale): (bool, bool, bool, bool) =
-        (row.get(0), row.get(1), row.get(2), row.get(3));
+    let (roles, member, schemas): (bool, bool, bool) = (row.get(0), row.get(1), row.get(2));
     let mut statements = Vec::new();
     if !roles {
         statements.push(ROLES.to_owned());
     }
     if !member {
-        statements.push(format!("GRANT inosec_migrator TO \"{}\";", row.get::<_, &str>(4)));
+        statements.push(format!("GRANT inosec_migrator TO \"{}\";", row.get::<_, &str>(3)));
     }
-    if !schemas || (hot == HotStore::Timescale && !timescale) {
-        statements.extend(administrator_statements(hot).into_iter().map(str::to_owned));
+    if !schemas {
+        statements.push(SCHEMAS.to_owned());
     }
     if statements.is_empty() { Ok(()) } else { Err(Error::Rights { statements }) }
 }
@@ -158,7 +166,8 @@ async fn apply_one(
         if row.get(0) {
             return Ok(false);
         }
-        let advice = "a migration never changes once released; use the program that applied it, or a new database";
+        let advice =
+            "a migration never changes once released; use the program that applied it, or a new database";
         return Err(Error::Changed { number, name: name.to_owned(), advice });
     }
     let transaction = client.transaction().await.map_err(Error::at(doing))?;

@@ -50,7 +50,7 @@ impl Store {
 
     /// Several batch numbers at once.
     pub async fn batch_numbers(&self, count: i64) -> Result<Vec<i64>, Error> {
-        let sql = "SELECT nextval('inosec.batch_numbers') FROM generate_series(1, $1)";
+        let sql = "SELECT nextval('inosec.batch_numbers') FROM generate_series(1, $1::int8)";
         let session = self.session().await?;
         let rows = session.query(sql, &[&count]).await.map_err(Error::at("drawing batch numbers"))?;
         Ok(rows.iter().map(|row| row.get(0)).collect())

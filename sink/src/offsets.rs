@@ -56,7 +56,9 @@ impl Store {
         let session = self.session().await?;
         let doing = "registering a topic";
         loop {
-            if let Some(row) = session.query_opt(find, &[&cluster, &topic, &id]).await.map_err(Error::at(doing))? {
+            if let Some(row) =
+                session.query_opt(find, &[&cluster, &topic, &id]).await.map_err(Error::at(doing))?
+            {
                 return Ok(row.get(0));
             }
             session.execute(add, &[&cluster, &topic, &id]).await.map_err(Error::at(doing))?;
@@ -99,7 +101,13 @@ impl Store {
                 VALUES ($1, $2, $3, $4, $5)";
             let recorded = transaction.execute(gap, &[key.0, key.1, key.2, &stored, &low]).await;
             recorded.map_err(Error::at(doing))?;
-            tracing::error!(topic = topic.name, partition, from = stored, to = low, "kafka deleted unread messages");
+            tracing::error!(
+                topic = topic.name,
+                partition,
+                from = stored,
+                to = low,
+                "kafka deleted unread messages"
+            );
         }
         if resumed != stored || (id.is_none() && topic.id.is_some()) {
             let update = "UPDATE inosec.ingest_offsets
@@ -135,7 +143,8 @@ impl Store {
         let transaction = administer(&mut session).await?;
         let read = "SELECT next_offset FROM inosec.ingest_offsets
             WHERE cluster = $1 AND topic = $2 AND partition = $3 FOR UPDATE";
-        let before = transaction.query_opt(read, &[&cluster, &topic, &partition]).await.map_err(Error::at(doing))?;
+        let before =
+            transaction.query_opt(read, &[&cluster, &topic, &partition]).await.map_err(Error::at(doing))?;
         let before: Option<i64> = before.map(|row| row.get(0));
         let set = "INSERT INTO inosec.ingest_offsets (cluster, topic, partition, next_offset)
             VALUES ($1, $2, $3, $4)

@@ -3,8 +3,6 @@
 use std::collections::HashSet;
 use std::sync::{MutexGuard, PoisonError};
 
-
-
 use crate::hot::HotStore;
 use crate::micros::Micros;
 use crate::{Error, Store};

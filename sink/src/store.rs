@@ -240,8 +240,7 @@ async fn check_migrated(session: &Object) -> Result<(), Error> {
 
 /// No schema, no table, or no right to look: nobody migrated this database.
 fn is_absent(error: &tokio_postgres::Error) -> bool {
-    let absent =
-        [SqlState::UNDEFINED_TABLE, SqlState::INVALID_SCHEMA_NAME, SqlState::INSUFFICIENT_PRIVILEGE];
+    let absent = [SqlState::UNDEFINED_TABLE, SqlState::INVALID_SCHEMA_NAME, SqlState::INSUFFICIENT_PRIVILEGE];
     error.code().is_some_and(|code| absent.contains(code))
 }
 

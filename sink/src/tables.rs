@@ -83,7 +83,8 @@ async fn add_column(
     let sql = format!("ALTER TABLE inosec.{} ADD COLUMN {name} {ddl}{null}", stream.name);
     transaction.batch_execute(&sql).await.map_err(|source| {
         let message = source.as_db_error().map_or_else(|| source.to_string(), |db| db.message().to_owned());
-        let what = format!("column {name} can't be added, stored rows have none, make it optional: {message}");
+        let what =
+            format!("column {name} can't be added, stored rows have none, make it optional: {message}");
         Error::Table { table: stream.name.clone(), what }
     })
 }
@@ -98,11 +99,7 @@ fn indexes(stream: &Stream) -> Vec<String> {
         let names = index.columns.iter().map(|column| column.trim_end_matches(" DESC"));
         let name = format!("{}_{}", stream.name, names.collect::<Vec<_>>().join("_"));
         let name = name.get(..63).unwrap_or(&name);
-        format!(
-            "CREATE INDEX IF NOT EXISTS {name} ON inosec.{} ({})",
-            stream.name,
-            index.columns.join(", ")
-        )
+        format!("CREATE INDEX IF NOT EXISTS {name} ON inosec.{} ({})", stream.name, index.columns.join(", "))
     };
     stream.indexes.iter().map(statement).collect()
 }

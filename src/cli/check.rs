@@ -50,8 +50,8 @@ fn configuration(config: &Config) -> Result<String, (u8, String)> {
 
 fn kafka(config: &Config) -> Result<String, (u8, String)> {
     let described = pipeline::describe(config).map_err(|error| (KAFKA, chain(&error)))?;
-    let partitions: i32 = described.topics.iter().map(|topic| topic.partitions).sum();
-    Ok(format!("cluster {}, {} topics, {partitions} partitions", described.cluster, described.topics.len()))
+    let partitions: usize = described.topics.iter().map(|topic| topic.partitions).sum();
+    Ok(format!("cluster {}, {} topics, {partitions} partitions", described.id, described.topics.len()))
 }
 
 async fn database(config: &Config, name: &str) -> Result<String, (u8, String)> {

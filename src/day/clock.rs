@@ -195,6 +195,8 @@ mod tests {
         assert_eq!(at_share(0.0), 0);
         assert_eq!(at_share(1.0), DAY - 1);
         assert!(at_share(0.5) > 10 * hour && at_share(0.5) < 15 * hour);
-        assert!((0..100).all(|part| at_share(f64::from(part) / 100.0) < at_share(f64::from(part + 1) / 100.0)));
+        assert!(
+            (0..100).all(|part| at_share(f64::from(part) / 100.0) < at_share(f64::from(part + 1) / 100.0))
+        );
     }
 }

@@ -36,30 +36,153 @@ const fn other(
 
 /// Programs. The first eight belong to Windows itself and start the others.
 pub const PROGRAMS: &[Program] = &[
-    own(r"C:\Windows\System32\svchost.exe", "Host Process for Windows Services", r"C:\Windows\system32\svchost.exe -k netsvcs -p -s Schedule", true),
-    own(r"C:\Windows\System32\services.exe", "Services and Controller app", r"C:\Windows\system32\services.exe", true),
-    own(r"C:\Windows\System32\lsass.exe", "Local Security Authority Process", r"C:\Windows\system32\lsass.exe", true),
+    own(
+        r"C:\Windows\System32\svchost.exe",
+        "Host Process for Windows Services",
+        r"C:\Windows\system32\svchost.exe -k netsvcs -p -s Schedule",
+        true,
+    ),
+    own(
+        r"C:\Windows\System32\services.exe",
+        "Services and Controller app",
+        r"C:\Windows\system32\services.exe",
+        true,
+    ),
+    own(
+        r"C:\Windows\System32\lsass.exe",
+        "Local Security Authority Process",
+        r"C:\Windows\system32\lsass.exe",
+        true,
+    ),
     own(r"C:\Windows\explorer.exe", "Windows Explorer", r"C:\Windows\Explorer.EXE", false),
-    own(r"C:\Windows\System32\taskhostw.exe", "Host Process for Windows Tasks", r"taskhostw.exe -RegisterDevice -ProtectionStateChanged", true),
-    own(r"C:\Windows\System32\wbem\WmiPrvSE.exe", "WMI Provider Host", r"C:\Windows\system32\wbem\wmiprvse.exe -secured -Embedding", true),
-    own(r"C:\Windows\System32\WindowsPowerShell\v1.0\powershell.exe", "Windows PowerShell", r#""C:\Windows\System32\WindowsPowerShell\v1.0\powershell.exe" -NoProfile -File C:\ProgramData\Fleet\inventory.ps1"#, true),
-    own(r"C:\Windows\System32\cmd.exe", "Windows Command Processor", r#"C:\Windows\system32\cmd.exe /c "C:\ProgramData\Fleet\mapdrives.cmd""#, false),
-    own(r"C:\Windows\System32\conhost.exe", "Console Window Host", r"\??\C:\Windows\system32\conhost.exe 0xffffffff -ForceV1", false),
-    own(r"C:\Windows\System32\dllhost.exe", "COM Surrogate", r"C:\Windows\system32\DllHost.exe /Processid:{AB8902B4-09CA-4BB6-B78D-A8F59079A8D5}", false),
-    own(r"C:\Windows\System32\RuntimeBroker.exe", "Runtime Broker", r"C:\Windows\System32\RuntimeBroker.exe -Embedding", false),
-    own(r"C:\Windows\System32\SearchIndexer.exe", "Microsoft Windows Search Indexer", r"C:\Windows\system32\SearchIndexer.exe /Embedding", true),
-    own(r"C:\Windows\System32\spoolsv.exe", "Spooler SubSystem App", r"C:\Windows\System32\spoolsv.exe", true),
-    own(r"C:\Windows\System32\gpupdate.exe", "Microsoft Group Policy Update Utility", r"gpupdate.exe /target:user", true),
-    own(r"C:\Windows\System32\MusNotification.exe", "MusNotification.exe", r"C:\Windows\system32\MusNotification.exe Display", true),
-    own(r"C:\Windows\servicing\TrustedInstaller.exe", "Windows Modules Installer", r"C:\Windows\servicing\TrustedInstaller.exe", true),
-    other(r"C:\Program Files\Google\Chrome\Application\chrome.exe", "Google Chrome", "Google Chrome", "Google LLC", r#""C:\Program Files\Google\Chrome\Application\chrome.exe" --type=renderer --lang=en-GB --device-scale-factor=1 --num-raster-threads=2 --renderer-client-id=41"#),
-    other(r"C:\Program Files (x86)\Microsoft\Edge\Application\msedge.exe", "Microsoft Edge", "Microsoft Edge", MS, r#""C:\Program Files (x86)\Microsoft\Edge\Application\msedge.exe" --type=utility --utility-sub-type=network.mojom.NetworkService --lang=en-GB"#),
-    other(r"C:\Program Files\Microsoft Office\root\Office16\OUTLOOK.EXE", "Microsoft Outlook", "Microsoft Office", MS, r#""C:\Program Files\Microsoft Office\root\Office16\OUTLOOK.EXE""#),
-    other(r"C:\Program Files\Microsoft Office\root\Office16\EXCEL.EXE", "Microsoft Excel", "Microsoft Office", MS, r#""C:\Program Files\Microsoft Office\root\Office16\EXCEL.EXE" /dde"#),
-    other(r"C:\Program Files\Microsoft Office\root\Office16\WINWORD.EXE", "Microsoft Word", "Microsoft Office", MS, r#""C:\Program Files\Microsoft Office\root\Office16\WINWORD.EXE" /n "Quarterly plan.docx""#),
-    other(r"C:\Program Files\Ledgerline\ledger.exe", "Ledgerline Desktop", "Ledgerline", "Ledgerline Software AB", r#""C:\Program Files\Ledgerline\ledger.exe" --profile default --sync"#),
-    other(r"C:\Program Files\Fleet Agent\fleetagent.exe", "Fleet Agent", "Fleet Agent", "Fleet Systems Ltd", r#""C:\Program Files\Fleet Agent\fleetagent.exe" --service"#),
-    other(r"C:\Program Files\7-Zip\7zFM.exe", "7-Zip File Manager", "7-Zip", "Igor Pavlov", r#""C:\Program Files\7-Zip\7zFM.exe" "C:\Users\Public\Documents\minutes.zip""#),
+    own(
+        r"C:\Windows\System32\taskhostw.exe",
+        "Host Process for Windows Tasks",
+        r"taskhostw.exe -RegisterDevice -ProtectionStateChanged",
+        true,
+    ),
+    own(
+        r"C:\Windows\System32\wbem\WmiPrvSE.exe",
+        "WMI Provider Host",
+        r"C:\Windows\system32\wbem\wmiprvse.exe -secured -Embedding",
+        true,
+    ),
+    own(
+        r"C:\Windows\System32\WindowsPowerShell\v1.0\powershell.exe",
+        "Windows PowerShell",
+        r#""C:\Windows\System32\WindowsPowerShell\v1.0\powershell.exe" -NoProfile -File C:\ProgramData\Fleet\inventory.ps1"#,
+        true,
+    ),
+    own(
+        r"C:\Windows\System32\cmd.exe",
+        "Windows Command Processor",
+        r#"C:\Windows\system32\cmd.exe /c "C:\ProgramData\Fleet\mapdrives.cmd""#,
+        false,
+    ),
+    own(
+        r"C:\Windows\System32\conhost.exe",
+        "Console Window Host",
+        r"\??\C:\Windows\system32\conhost.exe 0xffffffff -ForceV1",
+        false,
+    ),
+    own(
+        r"C:\Windows\System32\dllhost.exe",
+        "COM Surrogate",
+        r"C:\Windows\system32\DllHost.exe /Processid:{AB8902B4-09CA-4BB6-B78D-A8F59079A8D5}",
+        false,
+    ),
+    own(
+        r"C:\Windows\System32\RuntimeBroker.exe",
+        "Runtime Broker",
+        r"C:\Windows\System32\RuntimeBroker.exe -Embedding",
+        false,
+    ),
+    own(
+        r"C:\Windows\System32\SearchIndexer.exe",
+        "Microsoft Windows Search Indexer",
+        r"C:\Windows\system32\SearchIndexer.exe /Embedding",
+        true,
+    ),
+    own(
+        r"C:\Windows\System32\spoolsv.exe",
+        "Spooler SubSystem App",
+        r"C:\Windows\System32\spoolsv.exe",
+        true,
+    ),
+    own(
+        r"C:\Windows\System32\gpupdate.exe",
+        "Microsoft Group Policy Update Utility",
+        r"gpupdate.exe /target:user",
+        true,
+    ),
+    own(
+        r"C:\Windows\System32\MusNotification.exe",
+        "MusNotification.exe",
+        r"C:\Windows\system32\MusNotification.exe Display",
+        true,
+    ),
+    own(
+        r"C:\Windows\servicing\TrustedInstaller.exe",
+        "Windows Modules Installer",
+        r"C:\Windows\servicing\TrustedInstaller.exe",
+        true,
+    ),
+    other(
+        r"C:\Program Files\Google\Chrome\Application\chrome.exe",
+        "Google Chrome",
+        "Google Chrome",
+        "Google LLC",
+        r#""C:\Program Files\Google\Chrome\Application\chrome.exe" --type=renderer --lang=en-GB --device-scale-factor=1 --num-raster-threads=2 --renderer-client-id=41"#,
+    ),
+    other(
+        r"C:\Program Files (x86)\Microsoft\Edge\Application\msedge.exe",
+        "Microsoft Edge",
+        "Microsoft Edge",
+        MS,
+        r#""C:\Program Files (x86)\Microsoft\Edge\Application\msedge.exe" --type=utility --utility-sub-type=network.mojom.NetworkService --lang=en-GB"#,
+    ),
+    other(
+        r"C:\Program Files\Microsoft Office\root\Office16\OUTLOOK.EXE",
+        "Microsoft Outlook",
+        "Microsoft Office",
+        MS,
+        r#""C:\Program Files\Microsoft Office\root\Office16\OUTLOOK.EXE""#,
+    ),
+    other(
+        r"C:\Program Files\Microsoft Office\root\Office16\EXCEL.EXE",
+        "Microsoft Excel",
+        "Microsoft Office",
+        MS,
+        r#""C:\Program Files\Microsoft Office\root\Office16\EXCEL.EXE" /dde"#,
+    ),
+    other(
+        r"C:\Program Files\Microsoft Office\root\Office16\WINWORD.EXE",
+        "Microsoft Word",
+        "Microsoft Office",
+        MS,
+        r#""C:\Program Files\Microsoft Office\root\Office16\WINWORD.EXE" /n "Quarterly plan.docx""#,
+    ),
+    other(
+        r"C:\Program Files\Ledgerline\ledger.exe",
+        "Ledgerline Desktop",
+        "Ledgerline",
+        "Ledgerline Software AB",
+        r#""C:\Program Files\Ledgerline\ledger.exe" --profile default --sync"#,
+    ),
+    other(
+        r"C:\Program Files\Fleet Agent\fleetagent.exe",
+        "Fleet Agent",
+        "Fleet Agent",
+        "Fleet Systems Ltd",
+        r#""C:\Program Files\Fleet Agent\fleetagent.exe" --service"#,
+    ),
+    other(
+        r"C:\Program Files\7-Zip\7zFM.exe",
+        "7-Zip File Manager",
+        "7-Zip",
+        "Igor Pavlov",
+        r#""C:\Program Files\7-Zip\7zFM.exe" "C:\Users\Public\Documents\minutes.zip""#,
+    ),
 ];
 
 /// Modules processes load.
@@ -79,22 +202,58 @@ pub const MODULES: &[(&str, &str)] = &[
     (r"C:\Windows\System32\wbem\wbemprox.dll", "WMI"),
     (r"C:\Windows\System32\dbghelp.dll", "Windows Image Helper"),
     (r"C:\Windows\System32\propsys.dll", "Microsoft Property System"),
-    (r"C:\Windows\Microsoft.NET\Framework64\v4.0.30319\clr.dll", "Microsoft .NET Runtime Common Language Runtime - WorkStation"),
-    (r"C:\Windows\assembly\NativeImages_v4.0.30319_64\System.Core\8f5c61b6bdbc2a5d\System.Core.ni.dll", ".NET Framework"),
+    (
+        r"C:\Windows\Microsoft.NET\Framework64\v4.0.30319\clr.dll",
+        "Microsoft .NET Runtime Common Language Runtime - WorkStation",
+    ),
+    (
+        r"C:\Windows\assembly\NativeImages_v4.0.30319_64\System.Core\8f5c61b6bdbc2a5d\System.Core.ni.dll",
+        ".NET Framework",
+    ),
 ];
 
 /// Registry keys and values that are touched all day.
 pub const REGISTRY: &[(&str, &str)] = &[
     (r"HKLM\System\CurrentControlSet\Services\bam\State\UserSettings", "Binary Data"),
-    (r"HKLM\SOFTWARE\Microsoft\Windows NT\CurrentVersion\Schedule\TaskCache\Tree\Fleet\Inventory\Index", "DWORD (0x00000003)"),
-    (r"HKLM\SOFTWARE\Microsoft\Windows\CurrentVersion\WindowsUpdate\Orchestrator\USO_WakeTimer", "QWORD (0x01d6f3a2-0x8c2f1b40)"),
-    (r"HKU\.DEFAULT\Software\Microsoft\Windows\CurrentVersion\Internet Settings\ProxyEnable", "DWORD (0x00000000)"),
-    (r"HKLM\System\CurrentControlSet\Services\Tcpip\Parameters\Interfaces\{1f0a9b1c-57f3-4a5e-8a75-8f2a90d1c3b7}\LeaseObtainedTime", "DWORD (0x5f8d40a6)"),
+    (
+        r"HKLM\SOFTWARE\Microsoft\Windows NT\CurrentVersion\Schedule\TaskCache\Tree\Fleet\Inventory\Index",
+        "DWORD (0x00000003)",
+    ),
+    (
+        r"HKLM\SOFTWARE\Microsoft\Windows\CurrentVersion\WindowsUpdate\Orchestrator\USO_WakeTimer",
+        "QWORD (0x01d6f3a2-0x8c2f1b40)",
+    ),
+    (
+        r"HKU\.DEFAULT\Software\Microsoft\Windows\CurrentVersion\Internet Settings\ProxyEnable",
+        "DWORD (0x00000000)",
+    ),
+    (
+        r"HKLM\System\CurrentControlSet\Services\Tcpip\Parameters\Interfaces\{1f0a9b1c-57f3-4a5e-8a75-8f2a90d1c3b7}\LeaseObtainedTime",
+        "DWORD (0x5f8d40a6)",
+    ),
     (r"HKLM\SOFTWARE\Policies\Microsoft\SystemCertificates\Root\Certificates", "Binary Data"),
-    (r"HKU\S-1-5-20\Software\Microsoft\Windows\CurrentVersion\Explorer\SessionInfo\LogonCount", "DWORD (0x00000012)"),
+    (
+        r"HKU\S-1-5-20\Software\Microsoft\Windows\CurrentVersion\Explorer\SessionInfo\LogonCount",
+        "DWORD (0x00000012)",
+    ),
     (r"HKLM\System\CurrentControlSet\Control\Lsa\LmCompatibilityLevel", "DWORD (0x00000005)"),
+    (
+        r"HKU\S-1-5-21-1000000000-1117-1104\Software\Classes\Local Settings\Software\Microsoft\Windows\CurrentVersion\AppModel\SystemAppData\Microsoft.Windows.ContentDeliveryManager_cw5n1h2txyewy\Internet.Explorer.Settings\LastSync",
+        "QWORD (0x01d6a5e1-0x3e9d0f72)",
+    ),
+    (
+        r"HKU\S-1-5-21-1000000000-1121-1104\Software\Microsoft\Windows\CurrentVersion\CloudStore\Store\DefaultAccount\Current\default$windows.data.unifiedtile.localstartvolatiletilepropertiesmap\windows.data.unifiedtile.localstartvolatiletilepropertiesmap\Data",
+        "Binary Data",
+    ),
+    (
+        r"HKLM\SOFTWARE\Microsoft\Windows\CurrentVersion\Component Based Servicing\Packages\Package_for_RollupFix~31bf3856ad364e35~amd64~~19041.4648.1.9\Owners\Microsoft-Windows-Foundation-Package~31bf3856ad364e35~amd64~~10.0.19041.1",
+        "DWORD (0x00020070)",
+    ),
     (r"HKLM\SOFTWARE\Microsoft\SystemCertificates\AuthRoot\AutoUpdate\EncodedCtl", "Binary Data"),
-    (r"HKLM\System\CurrentControlSet\Services\W32Time\Config\LastKnownGoodTime", "QWORD (0x01d6a5e1-0x3e9d0f72)"),
+    (
+        r"HKLM\System\CurrentControlSet\Services\W32Time\Config\LastKnownGoodTime",
+        "QWORD (0x01d6a5e1-0x3e9d0f72)",
+    ),
 ];
 
 /// Files that are written all day; `~` is the person's profile folder.
@@ -154,8 +313,18 @@ pub const SCRIPT_LINES: &[&str] = &[
 
 /// Commands that PowerShell's module log names.
 pub const CMDLETS: &[&str] = &[
-    "Get-CimInstance", "Where-Object", "ForEach-Object", "Select-Object", "ConvertTo-Json", "Get-Service",
-    "Test-Path", "New-Item", "Get-ChildItem", "Start-Sleep", "Out-Null", "Write-EventLog",
+    "Get-CimInstance",
+    "Where-Object",
+    "ForEach-Object",
+    "Select-Object",
+    "ConvertTo-Json",
+    "Get-Service",
+    "Test-Path",
+    "New-Item",
+    "Get-ChildItem",
+    "Start-Sleep",
+    "Out-Null",
+    "Write-EventLog",
 ];
 
 /// Tenants' names; what follows is the mail domain's first part.

@@ -178,11 +178,6 @@ impl Network {
     pub fn host(&self, role: usize, random: &mut Random) -> &Host {
         &self.hosts[*random.one(&self.by_role[role])]
     }
-
-    /// The hosts of a role in the same order.
-    pub fn hosts_of(&self, role: usize) -> impl Iterator<Item = &Host> {
-        self.by_role[role].iter().map(|&at| &self.hosts[at])
-    }
 }
 
 fn windows(mix: &Mix, random: &mut Random) -> Role {
@@ -209,10 +204,10 @@ pub fn hashes(random: &mut Random) -> String {
     String::from_utf8_lossy(&out).to_uppercase()
 }
 
-/// `C:\…\ntdll.dll+9c584|…`, four to fourteen frames.
+/// `C:\…\ntdll.dll+9c584|…`, nine to thirty frames.
 fn stack(random: &mut Random) -> String {
     let mut text = format!(r"C:\Windows\SYSTEM32\ntdll.dll+{:x}", random.between(0x9_0000, 0xa_0000));
-    for _ in 0..random.between(3, 14) {
+    for _ in 0..random.between(8, 30) {
         let (module, _) = random.one(MODULES);
         text.push_str(&format!("|{module}+{:x}", random.between(0x1000, 0x12_0000)));
     }
@@ -222,8 +217,9 @@ fn stack(random: &mut Random) -> String {
 impl Script {
     fn new(at: usize, random: &mut Random) -> Self {
         let mut text = format!("# task {at}: kept by the desktop team, see the runbook\r\n");
-        for _ in 0..random.between(6, 16) {
-            text.push_str(random.one(SCRIPT_LINES));
+        for _ in 0..random.between(10, 32) {
+            let line = random.one(SCRIPT_LINES);
+            text.push_str(line);
             text.push_str("\r\n");
         }
         let command = if at.is_multiple_of(2) {
@@ -232,7 +228,9 @@ impl Script {
                 encoded(&text)
             )
         } else {
-            format!(r#""C:\Windows\System32\WindowsPowerShell\v1.0\powershell.exe" -NoProfile -File "C:\ProgramData\Fleet\task{at}.ps1""#)
+            format!(
+                r#""C:\Windows\System32\WindowsPowerShell\v1.0\powershell.exe" -NoProfile -File "C:\ProgramData\Fleet\task{at}.ps1""#
+            )
         };
         Self { text, command }
     }

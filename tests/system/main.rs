@@ -5,6 +5,7 @@
 mod arrows;
 mod bad_input;
 mod bounded;
+mod commands;
 mod conservation;
 mod exactly_once;
 mod streams;

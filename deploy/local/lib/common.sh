@@ -1,4 +1,5 @@
 # shellcheck shell=bash
+# shellcheck disable=SC2034,SC2154 # variables cross between this file and the ones that source it
 # What every server needs: where things live, and how a process is started, recognised and stopped.
 # Sourced by ../services, which sets `here`, the folder it is in.
 
@@ -71,11 +72,15 @@ running() {
   printf '%s\n' "$pid"
 }
 
+# started SERVER: it is alive and has answered since it was launched. One that an interrupted `up` left half-way has not.
+started() { running "$1" >/dev/null && [[ ! -e $run/$1.starting ]]; }
+
 # launch SERVER COMMAND...: in a session of its own, so that neither ^C nor the end of the caller reaches it.
 # Descriptor 9 is the lock of ../services, which must not outlive this run.
 launch() {
   local server=$1
   shift
+  : >"$run/$server.starting"
   setsid "$@" </dev/null >>"$logs/$server.log" 2>&1 9>&- &
   identity $! >"$run/$server" || true
 }
@@ -93,13 +98,14 @@ wait_ready() {
     fi
     sleep 0.1
   done
+  rm -f "$run/$server.starting"
 }
 
 # stop SERVER SIGNAL: and, after half a minute of patience, SIGKILL.
 stop() {
   local server=$1 signal=$2 pid deadline=$((SECONDS + 30))
   pid=$(running "$server") || {
-    rm -f "$run/$server"
+    rm -f "$run/$server" "$run/$server.starting"
     return 0
   }
   kill -s "$signal" "$pid" 2>/dev/null || true
@@ -111,5 +117,5 @@ stop() {
     fi
     sleep 0.05
   done
-  rm -f "$run/$server"
+  rm -f "$run/$server" "$run/$server.starting"
 }

@@ -1,4 +1,5 @@
 # shellcheck shell=bash
+# shellcheck disable=SC2034,SC2154 # variables cross between this file and the ones sourced beside it
 # Apache Kafka: one KRaft node, broker and controller in one process. Sourced by ../services.
 # Jars come from Maven rather than a release archive: ordinary registries are all a closed network offers.
 

@@ -1,4 +1,5 @@
 # shellcheck shell=bash
+# shellcheck disable=SC2034,SC2154 # variables cross between this file and the ones sourced beside it
 # MinIO: the S3 server. Sourced by ../services. Its licence is the AGPL: a server to test against, never linked.
 
 # The head of February 2026, compiled here: no registry has binaries.

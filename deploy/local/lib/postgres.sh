@@ -1,4 +1,5 @@
 # shellcheck shell=bash
+# shellcheck disable=SC2034,SC2154 # variables cross between this file and the ones sourced beside it
 # TimescaleDB on PostgreSQL 17, and plain PostgreSQL 15. Sourced by ../services.
 
 # --- plain PostgreSQL: Debian's package (see ../prerequisites), a private cluster --------------------------------

@@ -150,11 +150,7 @@ impl ConsumerConfig {
 }
 
 /// The properties of any client: addresses, security, and a log that `tracing` filters.
-pub(crate) fn client(
-    brokers: &str,
-    client_id: &str,
-    properties: &BTreeMap<String, String>,
-) -> ClientConfig {
+pub(crate) fn client(brokers: &str, client_id: &str, properties: &BTreeMap<String, String>) -> ClientConfig {
     let mut config = ClientConfig::new();
     config
         .set("client.id", client_id)

@@ -119,6 +119,17 @@ pub(crate) struct Happening<'a> {
 pub(crate) enum Kind<'a> {
     /// A message.
     Record(Record<'a>),
+    /// Statistics as JSON.
+    Statistics(&'a [u8]),
+    /// Something rarer.
+    News(News),
+    /// Nothing of interest.
+    Nothing,
+}
+
+/// What happens rarely.
+#[derive(Debug)]
+pub(crate) enum News {
     /// Partitions of this list were given to us.
     Assigned(Vec<(String, i32)>),
     /// Partitions of this list were taken from us.
@@ -127,10 +138,6 @@ pub(crate) enum Kind<'a> {
     End { topic: String, partition: i32, offset: i64 },
     /// Something went wrong, with a partition or with the client.
     Failure { place: Option<(String, i32)>, code: RDKafkaErrorCode, text: String, fatal: bool },
-    /// Statistics as JSON.
-    Statistics(&'a [u8]),
-    /// Nothing of interest.
-    Other,
 }
 
 impl Happening<'_> {
@@ -140,17 +147,17 @@ impl Happening<'_> {
         // SAFETY: the event is alive.
         match unsafe { sys::rd_kafka_event_type(event) } {
             sys::RD_KAFKA_EVENT_FETCH => self.record(),
-            sys::RD_KAFKA_EVENT_ERROR => self.failure(),
-            sys::RD_KAFKA_EVENT_REBALANCE => self.rebalance(),
+            sys::RD_KAFKA_EVENT_ERROR => Kind::News(self.failure()),
+            sys::RD_KAFKA_EVENT_REBALANCE => Kind::News(self.rebalance()),
             sys::RD_KAFKA_EVENT_STATS => {
                 // SAFETY: statistics events carry a string that lives as long as the event.
                 Kind::Statistics(unsafe { CStr::from_ptr(sys::rd_kafka_event_stats(event)) }.to_bytes())
             }
             sys::RD_KAFKA_EVENT_LOG => {
                 self.log();
-                Kind::Other
+                Kind::Nothing
             }
-            _ => Kind::Other,
+            _ => Kind::Nothing,
         }
     }
 
@@ -165,13 +172,18 @@ impl Happening<'_> {
                 let record = Record { message };
                 let topic = String::from_utf8_lossy(record.topic()).into_owned();
                 let place = Some((topic, record.partition()));
-                Kind::Failure { place, code: message.err.into(), text: String::new(), fatal: false }
+                Kind::News(News::Failure {
+                    place,
+                    code: message.err.into(),
+                    text: String::new(),
+                    fatal: false,
+                })
             }
-            None => Kind::Other,
+            None => Kind::Nothing,
         }
     }
 
-    fn failure(&self) -> Kind<'_> {
+    fn failure(&self) -> News {
         let event = self.event.as_ptr();
         // SAFETY: the event is alive; its strings live as long as it; `place` is ours to destroy and
         // its topic is a string.
@@ -181,18 +193,18 @@ impl Happening<'_> {
             let fatal = sys::rd_kafka_event_error_is_fatal(event) != 0;
             let place = sys::rd_kafka_event_topic_partition(event);
             let Some(found) = place.as_ref() else {
-                return Kind::Failure { place: None, code: code.into(), text, fatal };
+                return News::Failure { place: None, code: code.into(), text, fatal };
             };
             let (topic, partition, offset) = (owned(found.topic), found.partition, found.offset);
             sys::rd_kafka_topic_partition_destroy(place);
             if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__PARTITION_EOF {
-                return Kind::End { topic, partition, offset };
+                return News::End { topic, partition, offset };
             }
-            Kind::Failure { place: Some((topic, partition)), code: code.into(), text, fatal }
+            News::Failure { place: Some((topic, partition)), code: code.into(), text, fatal }
         }
     }
 
-    fn rebalance(&self) -> Kind<'_> {
+    fn rebalance(&self) -> News {
         let event = self.event.as_ptr();
         // SAFETY: the list belongs to the event; its elements are `cnt` valid entries.
         let (code, places) = unsafe {
@@ -200,9 +212,9 @@ impl Happening<'_> {
             (sys::rd_kafka_event_error(event), list.as_ref().map(|list| places(list)).unwrap_or_default())
         };
         if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-            Kind::Assigned(places)
+            News::Assigned(places)
         } else {
-            Kind::Revoked(places)
+            News::Revoked(places)
         }
     }
 
@@ -360,9 +372,7 @@ pub(crate) fn describe_topics<C: ClientContext>(
 
 /// # Safety
 /// `event` is null or alive.
-unsafe fn described(
-    event: *mut sys::rd_kafka_event_t,
-) -> Result<Vec<Described>, (RDKafkaErrorCode, String)> {
+unsafe fn described(event: *mut sys::rd_kafka_event_t) -> Result<Vec<Described>, (RDKafkaErrorCode, String)> {
     if event.is_null() {
         return Err((RDKafkaErrorCode::OperationTimedOut, "no answer".to_owned()));
     }

@@ -1,5 +1,10 @@
 //! The sink against real servers: TimescaleDB and plain PostgreSQL run the same tests, each test in
 //! a fresh database. `deploy/local/services up` starts them, `services env` says where they are.
 
+mod blocks;
 mod migrations;
+mod offsets;
+mod redrive;
+mod roles;
 mod support;
+mod writer;

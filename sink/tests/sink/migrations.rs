@@ -110,10 +110,101 @@ async fn a_login_without_rights_is_told_what_to_grant() {
         let error = Store::connect(&config).await.expect_err("may not");
         assert!(error.to_string().contains(&format!("GRANT inosec_loader TO \"{login}\"")), "{error}");
 
-        admin.batch_execute(&format!("GRANT inosec_migrator, inosec_loader TO {login}")).await.expect("grants");
+        admin
+            .batch_execute(&format!("GRANT inosec_migrator, inosec_loader TO {login}"))
+            .await
+            .expect("grants");
         migrate(&url, &catalog, Wanted::Auto).await.expect("an ordinary login migrates");
         Store::connect(&config).await.expect("an ordinary login loads");
         admin.batch_execute(&format!("DROP ROLE {login}")).await.expect("the login is dropped");
+    })
+    .await;
+}
+
+const STREAM: &str = r#"
+name = "door_events"
+description = "Doors."
+partition_interval = "hour"
+[[columns]]
+name = "ts"
+kind = "timestamp"
+fill = "ts"
+required = true
+description = "When."
+[[columns]]
+name = "tenant_id"
+kind = "uuid"
+fill = "tenant"
+required = true
+description = "Whose."
+[[columns]]
+name = "door"
+kind = "text"
+description = "Which."
+"#;
+
+const COLUMN: &str = r#"
+[[columns]]
+name = "opened"
+kind = "bool"
+description = "Whether."
+"#;
+
+/// The embedded catalogue and one more stream, described by a file.
+fn with_stream(text: &str) -> Catalog {
+    let folder = std::env::temp_dir().join(format!("inosec-{}", uuid::Uuid::new_v4().simple()));
+    std::fs::create_dir_all(folder.join("streams")).expect("a folder");
+    std::fs::write(folder.join("streams/door_events.toml"), text).expect("a file");
+    let mut catalog = Catalog::embedded().expect("parses");
+    catalog.extend(&folder).expect("extends");
+    std::fs::remove_dir_all(folder).expect("removes");
+    catalog
+}
+
+#[tokio::test]
+async fn a_stream_of_a_file_gets_a_table_that_grows_but_never_changes_a_column() {
+    each(async |database| {
+        let admin = database.admin().await;
+        migrate(&database.url, &with_stream(STREAM), Wanted::Auto).await.expect("makes the table");
+        for (at, made) in [("10:59:59", true), ("11:00:00", true), ("11:59:00", false)] {
+            let sql = format!("SELECT inosec.ensure_partition('door_events', '2026-03-04 {at}+00')");
+            assert_eq!(admin.query_one(&sql, &[]).await.expect("makes").get::<_, bool>(0), made, "{at}");
+        }
+        let insert =
+            "INSERT INTO inosec.door_events VALUES ('2026-03-04 11:00:00+00', gen_random_uuid(), 'front')";
+        admin.batch_execute(insert).await.expect("inserts");
+
+        let more = STREAM.to_owned() + COLUMN;
+        migrate(&database.url, &with_stream(&more), Wanted::Auto).await.expect("adds the column");
+        admin.batch_execute("SELECT opened FROM inosec_api.door_events").await.expect("the view has it, too");
+
+        let required =
+            more.replace("kind = \"bool\"", "kind = \"bool\"\nrequired = true").replace("opened", "locked");
+        let error =
+            migrate(&database.url, &with_stream(&required), Wanted::Auto).await.expect_err("there are rows");
+        assert!(error.to_string().contains("make it optional"), "{error}");
+        let other = STREAM.replace("kind = \"text\"", "kind = \"int64\"");
+        let error =
+            migrate(&database.url, &with_stream(&other), Wanted::Auto).await.expect_err("another kind");
+        assert!(error.to_string().contains("column door is text"), "{error}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_database_keeps_its_kind_of_store() {
+    use inosec_sink::HotStore;
+    each(async |database| {
+        let catalog = Catalog::embedded().expect("parses");
+        let (is, other) = match database.timescale {
+            true => (HotStore::Timescale, HotStore::Postgres),
+            false => (HotStore::Postgres, HotStore::Timescale),
+        };
+        let same = migrate(&database.url, &catalog, Wanted::Only(is)).await.expect("migrates");
+        assert_eq!(same.hot, is);
+        assert_eq!(database.store().await.hot(), is);
+        let error = migrate(&database.url, &catalog, Wanted::Only(other)).await.expect_err("can't change");
+        assert!(error.to_string().contains("can't become"), "{error}");
     })
     .await;
 }

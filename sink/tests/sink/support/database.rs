@@ -48,7 +48,8 @@ impl Database {
         let name = format!("inosec_test_{}", Uuid::new_v4().simple());
         let admin = connect(&server).await;
         admin.batch_execute(&format!("CREATE DATABASE {name}")).await.expect("the database is created");
-        let url = server.rsplit_once('/').map(|(base, _)| format!("{base}/{name}")).expect("a URL with a database");
+        let url =
+            server.rsplit_once('/').map(|(base, _)| format!("{base}/{name}")).expect("a URL with a database");
         Self { url, timescale, name, server }
     }
 

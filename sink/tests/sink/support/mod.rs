@@ -1,6 +1,8 @@
 //! What the tests share.
 
 pub mod database;
+pub mod proxy;
+pub mod road;
 
 /// The wall clock, in microseconds UTC.
 #[expect(clippy::disallowed_methods, reason = "tests live in real time")]

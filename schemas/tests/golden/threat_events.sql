@@ -1,0 +1,21 @@
+CREATE TABLE IF NOT EXISTS inosec.threat_events (
+    id uuid NOT NULL,
+    tenant_id uuid NOT NULL,
+    alert_id uuid,
+    signature text NOT NULL,
+    severity_id smallint NOT NULL,
+    detected_at timestamptz NOT NULL,
+    ts timestamptz NOT NULL,
+    ingested_at timestamptz NOT NULL,
+    source text NOT NULL,
+    rule_id text,
+    rule_revision text,
+    techniques text[],
+    host_name text,
+    user_name text,
+    src_ip inet,
+    dst_ip inet,
+    event_id uuid NOT NULL,
+    payload jsonb,
+    seq bigint NOT NULL
+);
