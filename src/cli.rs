@@ -111,7 +111,8 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 
 /// Who did it, for the audit trail: the operating system's user.
 fn actor() -> String {
-    let user = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER")).or_else(|_| std::env::var("LOGNAME"));
+    let user =
+        std::env::var("SUDO_USER").or_else(|_| std::env::var("USER")).or_else(|_| std::env::var("LOGNAME"));
     format!("cli:{}", user.unwrap_or_else(|_| "unknown".to_owned()))
 }
 

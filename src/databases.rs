@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use inosec_schemas::Catalog;
-use inosec_sink::{Store, StoreConfig, Wanted};
+use inosec_sink::{HotStore, Store, StoreConfig, Wanted};
 
 use crate::config::{Config, Database, HotStoreChoice};
 
@@ -40,8 +40,8 @@ pub fn store_config(config: &Config, database: &Database) -> StoreConfig {
 pub fn wanted(choice: HotStoreChoice) -> Wanted {
     match choice {
         HotStoreChoice::Auto => Wanted::Auto,
-        HotStoreChoice::Timescaledb => Wanted::Timescale,
-        HotStoreChoice::Postgres => Wanted::Postgres,
+        HotStoreChoice::Timescaledb => Wanted::Only(HotStore::Timescale),
+        HotStoreChoice::Postgres => Wanted::Only(HotStore::Postgres),
     }
 }
 
@@ -55,4 +55,3 @@ pub async fn connect(config: &Config, name: &str) -> Result<Arc<Store>, String> 
         .await
         .map_err(|error| format!("database {name}: {}", crate::cli::chain(&error)))
 }
-

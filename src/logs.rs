@@ -9,8 +9,9 @@ use crate::config::{Log, LogFormat};
 
 /// Installs the process's log writer; a second call changes nothing.
 pub fn install(log: &Log) -> Result<(), String> {
-    let filter = EnvFilter::try_new(&log.filter)
-        .map_err(|error| format!("log.filter {:?}: {error}: write info, debug or target=level", log.filter))?;
+    let filter = EnvFilter::try_new(&log.filter).map_err(|error| {
+        format!("log.filter {:?}: {error}: write info, debug or target=level", log.filter)
+    })?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let installed = match log.format {
         LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),

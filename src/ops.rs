@@ -54,7 +54,11 @@ pub async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 }
 
 /// Answers until the task is dropped.
-pub async fn serve(listener: TcpListener, metrics: PrometheusHandle, readiness: Readiness) -> std::io::Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    metrics: PrometheusHandle,
+    readiness: Readiness,
+) -> std::io::Result<()> {
     let router = axum::Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))

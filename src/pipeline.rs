@@ -34,6 +34,8 @@ use crate::ops::Readiness;
 const LANE: usize = 2;
 /// Events from and commands to the consumer: a rebalance makes a few per partition.
 const NOTICES: usize = 1024;
+/// Between two rounds of maintenance.
+const KEEP: Duration = Duration::from_secs(60);
 /// How long the brokers may take to tell about the topics at the start.
 const DESCRIBE: Duration = Duration::from_secs(20);
 
@@ -201,7 +203,7 @@ impl Road {
         for _ in 0..config.databases[name].writers {
             let (lane, messages) = mpsc::channel(LANE);
             lanes.push(lane);
-            let work = lane::Work::new(config, name, Arc::clone(catalog), Arc::clone(&store));
+            let work = lane::Work::new(config, name, catalog, Arc::clone(&store));
             lane::spawn(&mut stages, name, work, messages, reports.clone());
         }
         drop(reports);
@@ -215,12 +217,13 @@ impl Road {
             Start::Earliest => inosec_sink::Start::Earliest,
             Start::Latest => inosec_sink::Start::Latest,
         };
-        let steward = steward::Steward::new(name, Arc::clone(&store), start, commands.clone(), readiness.clone());
+        let steward =
+            steward::Steward::new(name, Arc::clone(&store), start, commands.clone(), readiness.clone());
         let watcher = Arc::clone(&store);
         let attendants = vec![
             tokio::spawn(steward.run(notices, outcomes)),
             tokio::spawn(async move { watcher.watch_directory().await }),
-            tokio::spawn(async move { store.keep().await }),
+            tokio::spawn(keep(store)),
         ];
         Ok(Self { commands, stages, attendants })
     }
@@ -278,5 +281,15 @@ impl Running {
             result = result.and(stopped.unwrap_or_else(|error| Err(Error::Task(error))));
         }
         result
+    }
+}
+
+/// Makes partitions ahead of time, merges small raw blocks, drops expired dead letters.
+async fn keep(store: Arc<Store>) {
+    loop {
+        if let Err(error) = store.maintain().await {
+            tracing::warn!(%error, "maintenance failed, trying again in a minute");
+        }
+        tokio::time::sleep(KEEP).await;
     }
 }

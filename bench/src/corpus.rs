@@ -61,7 +61,8 @@ impl Corpus {
             side_by_side(&mut lines);
         }
         let events: Vec<_> = lines.into_iter().map(|line| (line.place, line.tenant)).collect();
-        let tenants = (1..=choice.tenants).map(|number| TenantId(Uuid::from_u128(0xbe0c_0000 + u128::from(number))));
+        let tenants =
+            (1..=choice.tenants).map(|number| TenantId(Uuid::from_u128(0xbe0c_0000 + u128::from(number))));
         let order = if choice.in_order { "recordings one after another" } else { "recordings side by side" };
         let description = format!("{} corpus events, {order}, {} tenants", events.len(), choice.tenants);
         Ok(Self { bytes, events, tenants: tenants.collect(), description })
@@ -75,7 +76,8 @@ impl Corpus {
         let (mut bytes, mut events) = (Vec::new(), Vec::new());
         for message in day {
             let tenant = tenants.iter().position(|known| Some(known.0) == message.tenant);
-            let (Some(tenant), Feed::AgentLogs, Fate::Row | Fate::RowAndThreat) = (tenant, message.feed, message.fate)
+            let (Some(tenant), Feed::AgentLogs, Fate::Row | Fate::RowAndThreat) =
+                (tenant, message.feed, message.fate)
             else {
                 continue;
             };
@@ -83,7 +85,8 @@ impl Corpus {
             bytes.extend_from_slice(&message.payload);
             events.push((start..bytes.len(), tenant as u16));
         }
-        let description = format!("{} generated events (seed {SEED}), {} tenants", events.len(), tenants.len());
+        let description =
+            format!("{} generated events (seed {SEED}), {} tenants", events.len(), tenants.len());
         Self { bytes, events, tenants, description }
     }
 

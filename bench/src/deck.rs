@@ -39,7 +39,13 @@ pub fn topic(catalog: &Catalog) -> Result<Arc<Topic>> {
 
 impl<'a> Deck<'a> {
     /// `events` events that arrive from `started_us` on (microseconds UTC).
-    pub fn new(corpus: &'a Corpus, topic: Arc<Topic>, partitions: i32, events: usize, started_us: i64) -> Self {
+    pub fn new(
+        corpus: &'a Corpus,
+        topic: Arc<Topic>,
+        partitions: i32,
+        events: usize,
+        started_us: i64,
+    ) -> Self {
         Self { corpus, topic, partitions, events, next: 0, started_us }
     }
 
@@ -70,13 +76,19 @@ impl Iterator for Deck<'_> {
             return None;
         }
         let mut messages = Messages::new(Arc::clone(&self.topic));
-        while self.next < self.events && messages.entries.len() < MAX_ROWS && messages.bytes.len() < MAX_BYTES {
+        while self.next < self.events && messages.entries.len() < MAX_ROWS && messages.bytes.len() < MAX_BYTES
+        {
             self.push(&mut messages);
         }
         for partition in 0..self.partitions {
             let offsets = || messages.entries.iter().filter(|entry| entry.partition == partition);
             if let (Some(first), Some(last)) = (offsets().next(), offsets().next_back()) {
-                messages.spans.push(Span { partition, from: first.offset, to: last.offset + 1, generation: 1 });
+                messages.spans.push(Span {
+                    partition,
+                    from: first.offset,
+                    to: last.offset + 1,
+                    generation: 1,
+                });
             }
         }
         Some(messages)

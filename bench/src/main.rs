@@ -1,1 +1,62 @@
-fn main() {}
+//! What inosec costs: micro benchmarks of its CPU work, and the whole road on real servers beside the
+//! raw limits of what it stands on. A speed claim in the README links to a run made by this program.
+
+mod copyform;
+mod corpus;
+mod deck;
+mod e2e;
+mod error;
+mod kafka;
+mod latency;
+mod limits;
+mod machine;
+mod micro;
+mod peers;
+mod phase;
+mod postgres;
+mod report;
+mod road;
+mod stats;
+mod usage;
+
+use clap::Parser;
+
+use crate::corpus::Corpus;
+use crate::error::{At as _, Result};
+
+/// The allocator of the program under test.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[derive(Debug, Parser)]
+#[command(about, name = "inosec-bench")]
+enum Command {
+    /// Parse and decode, one thread, without servers (the same run as `encode`)
+    Decode(micro::Args),
+    /// Seal, compress and encode, one thread, without servers (the same run as `decode`)
+    Encode(micro::Args),
+    /// Kafka to hot store on real servers, beside the raw limits; writes bench/runs/
+    E2e(e2e::Args),
+}
+
+fn main() -> Result<()> {
+    match Command::parse() {
+        // Each step's share only means something beside the others, so both time all of them.
+        Command::Decode(args) | Command::Encode(args) => {
+            let corpus = Corpus::load(&args.choice)?;
+            println!("{}", corpus.description);
+            if let Some(micro) = micro::run(&corpus, &args)? {
+                micro::print(&micro);
+            }
+            Ok(())
+        }
+        Command::E2e(args) => {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(usage::cores().max(2))
+                .enable_all()
+                .build()
+                .at("starting the runtime")?;
+            runtime.block_on(e2e::run(args))
+        }
+    }
+}

@@ -98,6 +98,12 @@ impl Parties {
     }
 }
 
+/// CPU seconds of one process alone, 0 if it isn't here.
+pub fn own_cpu(pid: u32) -> f64 {
+    let ticks: Option<u64> = fields(pid).and_then(|fields| Some(fields.get(11..13)?.iter().sum()));
+    ticks.map_or(0.0, |ticks| ticks as f64 / ticks_per_second())
+}
+
 /// How many cores this machine has.
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
@@ -196,7 +202,8 @@ mod tests {
 
     #[test]
     fn a_tree_s_time_is_that_of_all_its_members() {
-        let processes = Processes::from([(1, (0, 9.0)), (5, (1, 1.5)), (6, (5, 2.0)), (7, (6, 0.25)), (8, (1, 4.0))]);
+        let processes =
+            Processes::from([(1, (0, 9.0)), (5, (1, 1.5)), (6, (5, 2.0)), (7, (6, 0.25)), (8, (1, 4.0))]);
         assert_eq!(tree_cpu(&processes, 5), 3.75);
         assert_eq!(tree_cpu(&processes, 99), 0.0);
     }

@@ -1,4 +1,8 @@
-//! inosec ingest
+//! How events arrive: the consumer takes messages from Kafka, decode makes rows of them.
+
+// decode
+mod decode;
+pub use decode::{Decoder, Limits};
 
 // consumer
 pub mod consumer;

@@ -31,6 +31,8 @@ pub const BUDGET_USED: &str = "inosec_consumer_budget_used_bytes";
 pub const BUDGET: &str = "inosec_consumer_budget_bytes";
 /// Messages in librdkafka's queue, waiting to be polled.
 pub const QUEUE_MESSAGES: &str = "inosec_consumer_fetch_queue_messages";
+/// Values that fit no column and were left null. Label: `stream`.
+pub const MISMATCHES: &str = "inosec_decode_mismatches_total";
 
 /// Registers every description with the recorder in place.
 pub fn describe() {
@@ -41,6 +43,7 @@ pub fn describe() {
     describe_counter!(REBALANCES, Unit::Count, "Rebalances of the consumer group seen by this process");
     describe_counter!(STARTS, Unit::Count, "Times a partition was started at an offset");
     describe_counter!(ERRORS, Unit::Count, "Errors reported by Kafka");
+    describe_counter!(MISMATCHES, Unit::Count, "Values that fit no column and were left null");
     describe_gauge!(PARTITIONS, Unit::Count, "Partitions assigned to this process");
     describe_gauge!(PAUSED, Unit::Count, "Assigned partitions that are not being fetched");
     describe_gauge!(LAG, Unit::Count, "Messages not yet consumed, all partitions of this process");

@@ -170,7 +170,8 @@ mod tests {
 
     /// What the table holds once the merge is carried out.
     fn carried_out(blocks: &[StoredBlock], merge: &Merge) -> Vec<StoredBlock> {
-        let replaced = |position: &usize| merge.merged.iter().any(|merged| merged.replaces.contains(position));
+        let replaced =
+            |position: &usize| merge.merged.iter().any(|merged| merged.replaces.contains(position));
         let kept = (0..blocks.len()).filter(|position| !replaced(position)).map(|kept| blocks[kept].clone());
         let merged = merge.merged.iter().map(|merged| StoredBlock {
             ts: merged.ts,

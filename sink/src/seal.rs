@@ -135,9 +135,10 @@ fn encode_blocks(batch: &Batch, number: i64, order: &Order<'_>, options: &BlockO
         let end = start + block_length(batch, order, start, options);
         let first = &order.places[start];
         let places = &order.places[start..end];
-        let messages = places.iter().enumerate().map(|(position, place)| {
-            (seq(number, start + position), value(batch, place))
-        });
+        let messages = places
+            .iter()
+            .enumerate()
+            .map(|(position, place)| (seq(number, start + position), value(batch, place)));
         BlockRow {
             ts: places.iter().fold(first.ts, |ts, place| ts.max(place.ts)),
             tenant: order.tenant(first),
@@ -205,6 +206,3 @@ fn partitions(batch: &Batch, order: &Order<'_>, detections: &Order<'_>) -> Vec<(
     touch(detections, &batch.detections.stream.name, batch.detections.stream.interval);
     partitions.into_iter().collect()
 }
-
-#[cfg(test)]
-mod tests;

@@ -41,7 +41,8 @@ fn configuration(config: &Config) -> Result<String, (u8, String)> {
     for topic in &config.topics {
         if !catalog.streams.contains_key(&topic.stream) {
             let known: Vec<&str> = catalog.streams.keys().map(String::as_str).collect();
-            let text = format!("topic {} feeds stream {}: known are {}", topic.name, topic.stream, known.join(", "));
+            let text =
+                format!("topic {} feeds stream {}: known are {}", topic.name, topic.stream, known.join(", "));
             return Err((FAULTY, text));
         }
     }

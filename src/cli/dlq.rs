@@ -90,7 +90,9 @@ pub async fn dlq(args: Args, config: &Config, output: &Output) -> Result<(), Fai
         Action::Show { id } => show(&store, id, output).await,
         Action::Redrive { ids, which, all, limit } => {
             if ids.is_empty() && !all {
-                return Err(Failure::new("give ids, or --all (with --reason, --topic, --tenant to narrow it)"));
+                return Err(Failure::new(
+                    "give ids, or --all (with --reason, --topic, --tenant to narrow it)",
+                ));
             }
             let topics = pipeline::topics_without_kafka(config, &args.database)?;
             let redo = pipeline::redo(config, &args.database, &store)?;
@@ -101,8 +103,18 @@ pub async fn dlq(args: Args, config: &Config, output: &Output) -> Result<(), Fai
     }
 }
 
-const HEADINGS: [&str; 10] =
-    ["id", "received_at", "tenant_id", "reason", "detail", "topic", "partition", "offset", "bytes", "redriven_at"];
+const HEADINGS: [&str; 10] = [
+    "id",
+    "received_at",
+    "tenant_id",
+    "reason",
+    "detail",
+    "topic",
+    "partition",
+    "offset",
+    "bytes",
+    "redriven_at",
+];
 
 fn row(letter: &Letter) -> Vec<Value> {
     vec![
@@ -171,7 +183,10 @@ fn report(done: &Redriven, output: &Output) -> Result<(), Failure> {
         text.push_str(&format!("\n  {id} not tried: {why}"));
     }
     output.text_or_json(&text, || {
-        let still = done.still.iter().map(|(id, reason, detail)| json!({ "id": id, "reason": reason, "detail": detail }));
+        let still = done
+            .still
+            .iter()
+            .map(|(id, reason, detail)| json!({ "id": id, "reason": reason, "detail": detail }));
         let skipped = done.skipped.iter().map(|(id, why)| json!({ "id": id, "why": why }));
         json!({
             "redriven": done.redriven,

@@ -18,7 +18,11 @@ pub async fn migrate(config: &Config, output: &Output) -> Result<(), Failure> {
             .map_err(|error| Failure::new(format!("database {name}: {}", chain(&error))))?;
         let applied: Vec<&str> = migrated.applied.iter().map(|(_, name)| name.as_str()).collect();
         let what = if applied.is_empty() { "nothing new".to_owned() } else { applied.join(", ") };
-        lines.push(format!("{name} ({}): {what}; stands at migration {}", migrated.hot.name(), migrated.stands_at));
+        lines.push(format!(
+            "{name} ({}): {what}; stands at migration {}",
+            migrated.hot.name(),
+            migrated.stands_at
+        ));
         documents.push(json!({
             "database": name,
             "hot_store": migrated.hot.name(),

@@ -52,7 +52,13 @@ pub async fn offsets(args: Args, config: &Config, output: &Output) -> Result<(),
                 .iter()
                 .map(|row| {
                     let updated = time(row.updated_at);
-                    vec![json!(row.cluster), json!(row.topic), json!(row.partition), json!(row.next_offset), json!(updated)]
+                    vec![
+                        json!(row.cluster),
+                        json!(row.topic),
+                        json!(row.partition),
+                        json!(row.next_offset),
+                        json!(updated),
+                    ]
                 })
                 .collect();
             output.table(&["cluster", "topic", "partition", "next_offset", "updated_at"], &rows)
@@ -74,11 +80,14 @@ pub async fn offsets(args: Args, config: &Config, output: &Output) -> Result<(),
 
 /// The one cluster the table knows for this topic.
 async fn only_cluster(store: &inosec_sink::Store, topic: &str) -> Result<String, Failure> {
-    let mut clusters: Vec<String> = store.offsets(Some(topic)).await?.into_iter().map(|row| row.cluster).collect();
+    let mut clusters: Vec<String> =
+        store.offsets(Some(topic)).await?.into_iter().map(|row| row.cluster).collect();
     clusters.dedup();
     match clusters.as_slice() {
         [only] => Ok(only.clone()),
         [] => Err(Failure::new(format!("no offset of {topic} is stored yet: give --cluster to set one"))),
-        several => Err(Failure::new(format!("{topic} is known of clusters {}: give --cluster", several.join(", ")))),
+        several => {
+            Err(Failure::new(format!("{topic} is known of clusters {}: give --cluster", several.join(", "))))
+        }
     }
 }

@@ -169,9 +169,9 @@ pub fn tenant_of<'a>(tenants: &'a [String], line: &[u8]) -> Option<&'a str> {
         several => {
             let hosted: Option<Hosted> = serde_json::from_slice(line).ok();
             let host = hosted.and_then(|hosted| hosted.host).unwrap_or_default();
-            let hash = host.bytes().fold(0xcbf2_9ce4_u32, |hash, byte| {
-                (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-            });
+            let hash = host
+                .bytes()
+                .fold(0xcbf2_9ce4_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
             Some(&several[hash as usize % several.len()])
         }
     }

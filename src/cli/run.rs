@@ -20,9 +20,9 @@ pub async fn run(_args: Args, config: Config) -> Result<(), Failure> {
     let readiness = Readiness::default();
     readiness.set("road", Err("starting".to_owned()));
     if let Some(address) = config.metrics_listen {
-        let listener = ops::listen(address)
-            .await
-            .map_err(|error| Failure::new(format!("metrics.listen {address}: {error}: choose another port")))?;
+        let listener = ops::listen(address).await.map_err(|error| {
+            Failure::new(format!("metrics.listen {address}: {error}: choose another port"))
+        })?;
         info!(%address, "serving /livez, /readyz and /metrics");
         tokio::spawn(ops::serve(listener, metrics, readiness.clone()));
     }

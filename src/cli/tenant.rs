@@ -94,5 +94,8 @@ fn document(tenant: &TenantRow) -> Value {
 
 fn row(tenant: &TenantRow) -> Vec<Value> {
     let document = document(tenant);
-    ["id", "name", "tier", "region", "status", "created_at"].iter().map(|key| document[*key].clone()).collect()
+    ["id", "name", "tier", "region", "status", "created_at"]
+        .iter()
+        .map(|key| document[*key].clone())
+        .collect()
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use inosec_ingest::{Decoder, Limits};
 use inosec_schemas::{Catalog, Messages, Topic};
-use inosec_sink::{Redo, SealOptions, Sealed, Store, Writer, Written, seal};
+use inosec_sink::{BlockOptions, Redo, SealOptions, Sealed, Store, Writer, Written, seal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -38,7 +38,8 @@ impl Work {
             max_message_bytes: config.limits.max_message_bytes,
             max_depth: config.limits.max_depth,
         };
-        let options = SealOptions { level: config.databases[database].zstd_level, ..SealOptions::default() };
+        let level = config.databases[database].zstd_level;
+        let options = SealOptions { blocks: BlockOptions { level, ..BlockOptions::default() } };
         Arc::new(Self { store, decoder: Mutex::new(Decoder::new(catalog, limits)), options })
     }
 
@@ -81,7 +82,8 @@ async fn prepare(
     sealed: mpsc::Sender<Sealed>,
 ) -> Result<(), Error> {
     while let Some(batch) = messages.recv().await {
-        let number = work.store.number().await.map_err(|source| Error::Sink { name: name.clone(), source })?;
+        let number =
+            work.store.number().await.map_err(|source| Error::Sink { name: name.clone(), source })?;
         let at_work = Arc::clone(&work);
         let ready = tokio::task::spawn_blocking(move || at_work.prepare(batch, number)).await?;
         if sealed.send(ready).await.is_err() {

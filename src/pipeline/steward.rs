@@ -43,7 +43,8 @@ impl Steward {
     /// Works until the last writer is gone; until then their commits are told to Kafka.
     pub async fn run(mut self, mut events: mpsc::Receiver<Event>, mut reports: mpsc::Receiver<Report>) {
         let mut health = self.store.health();
-        self.tell(&health.borrow_and_update().clone()).await;
+        let state = health.borrow_and_update().clone();
+        self.tell(&state).await;
         loop {
             tokio::select! {
                 Some(event) = events.recv() => self.event(event).await,
@@ -69,7 +70,10 @@ impl Steward {
                 self.show_halted();
             }
             Event::OutOfRange { topic, partition, generation, position, low, high } => {
-                warn!(topic = topic.name, partition, position, low, high, "the broker doesn't have our position");
+                warn!(
+                    topic = topic.name,
+                    partition, position, low, high, "the broker doesn't have our position"
+                );
                 self.resume(&topic, partition, generation, (low, high)).await;
             }
             Event::Unreadable { topic, partition, offset, why, .. } => {
@@ -103,7 +107,8 @@ impl Steward {
             Resume::At(offset) => {
                 info!(topic = topic.name, partition, offset, "resuming");
                 self.halted.remove(&(topic.name.clone(), partition));
-                self.command(Command::Resume { topic: Arc::clone(topic), partition, generation, offset }).await;
+                self.command(Command::Resume { topic: Arc::clone(topic), partition, generation, offset })
+                    .await;
             }
             Resume::Halt { why } => {
                 self.halt(topic, partition, why);

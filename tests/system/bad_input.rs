@@ -23,7 +23,8 @@ fn topics(name: &str) -> String {
 type Case = (&'static str, Vec<u8>, Option<&'static str>);
 
 fn cases() -> Vec<Case> {
-    let event = |body: &str| format!("{{\"host\":\"h\",\"format\":\"json\",\"event\":{{{body}}}}}").into_bytes();
+    let event =
+        |body: &str| format!("{{\"host\":\"h\",\"format\":\"json\",\"event\":{{{body}}}}}").into_bytes();
     let mut invalid_utf8 = event("\"a\":\"?\"");
     let place = invalid_utf8.iter().position(|byte| *byte == b'?').unwrap();
     invalid_utf8[place] = 0xff;
@@ -62,11 +63,26 @@ fn cases() -> Vec<Case> {
 /// An NXLog record in which every field has a type its column can't take.
 fn every_type_wrong() -> Vec<u8> {
     let fields = [
-        "\"EventID\":{\"a\":1}", "\"Channel\":[1,2]", "\"SourceName\":{}", "\"EventReceivedTime\":12.5",
-        "\"Hostname\":[\"x\"]", "\"@timestamp\":{\"when\":\"now\"}", "\"EventTime\":[]", "\"SeverityValue\":\"many\"",
-        "\"Message\":{\"m\":1}", "\"SourcePort\":\"port\"", "\"DestPort\":{}", "\"SourceAddress\":\"nowhere\"",
-        "\"DestAddress\":123", "\"Image\":[[]]", "\"CommandLine\":{}", "\"ParentImage\":false", "\"User\":[null]",
-        "\"TargetFilename\":{}", "\"Hashes\":[1]", "\"QueryName\":{}",
+        "\"EventID\":{\"a\":1}",
+        "\"Channel\":[1,2]",
+        "\"SourceName\":{}",
+        "\"EventReceivedTime\":12.5",
+        "\"Hostname\":[\"x\"]",
+        "\"@timestamp\":{\"when\":\"now\"}",
+        "\"EventTime\":[]",
+        "\"SeverityValue\":\"many\"",
+        "\"Message\":{\"m\":1}",
+        "\"SourcePort\":\"port\"",
+        "\"DestPort\":{}",
+        "\"SourceAddress\":\"nowhere\"",
+        "\"DestAddress\":123",
+        "\"Image\":[[]]",
+        "\"CommandLine\":{}",
+        "\"ParentImage\":false",
+        "\"User\":[null]",
+        "\"TargetFilename\":{}",
+        "\"Hashes\":[1]",
+        "\"QueryName\":{}",
     ];
     format!("{{\"format\":\"winlog-nxlog\",\"event\":{{{}}}}}", fields.join(",")).into_bytes()
 }
@@ -108,7 +124,9 @@ async fn bad_messages(store: Store) {
     assert_eq!(dead.len() + stored.len(), ledger.len(), "rows + dead letters = messages");
     for (offset, (name, message, expected)) in (0..).zip(&cases) {
         match expected {
-            None => assert!(stored.contains(&offset), "{name}: {:?}", dead.get(&offset).map(|letter| &letter.0)),
+            None => {
+                assert!(stored.contains(&offset), "{name}: {:?}", dead.get(&offset).map(|letter| &letter.0))
+            }
             Some(reason) => {
                 let (found, payload) = dead.get(&offset).unwrap_or_else(|| panic!("{name} became a row"));
                 assert_eq!(found, reason, "{name}");
@@ -117,7 +135,9 @@ async fn bad_messages(store: Store) {
         }
     }
     let after = i64::try_from(cases.len()).unwrap();
-    for (offset, reason) in [(after, "unknown_tenant"), (after + 1, "unknown_tenant"), (after + 2, "tombstone")] {
+    for (offset, reason) in
+        [(after, "unknown_tenant"), (after + 1, "unknown_tenant"), (after + 2, "tombstone")]
+    {
         assert_eq!(dead[&offset].0, reason, "offset {offset}");
     }
     assert!(!inosec.logs().contains("panicked"), "{}", inosec.logs());
@@ -246,7 +266,8 @@ async fn a_recreated_topic_halts_until_the_offset_is_set() {
     let ledger = producer.ledger();
     let mut inosec = setup.spawn(&[]);
     eventually("a halt that says what to do", Duration::from_secs(30), || async {
-        let report = inosec.get("/readyz").is_some_and(|(status, body)| status == 503 && body.contains("offsets set"));
+        let report =
+            inosec.get("/readyz").is_some_and(|(status, body)| status == 503 && body.contains("offsets set"));
         report.then_some(())
     })
     .await;

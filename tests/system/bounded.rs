@@ -37,7 +37,9 @@ async fn memory_stays_bounded_while_the_database_is_slow() {
     let producer = Producer::new();
     for number in 0..150_000_u64 {
         let noise = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let message = format!("{{\"host\":\"h\",\"event\":{{\"n\":{number},\"noise\":\"{noise:x}\",\"p\":\"{padding}\"}}}}");
+        let message = format!(
+            "{{\"host\":\"h\",\"event\":{{\"n\":{number},\"noise\":\"{noise:x}\",\"p\":\"{padding}\"}}}}"
+        );
         producer.send(&topic, message.as_bytes(), Some(tenant));
     }
     let ledger = producer.ledger();
@@ -75,7 +77,8 @@ async fn a_flood_in_one_topic_does_not_hold_up_another() {
     let producer = Producer::new();
     let padding = "z".repeat(1500);
     for number in 0..200_000 {
-        let message = format!("{{\"host\":\"h{}\",\"event\":{{\"n\":{number},\"p\":\"{padding}\"}}}}", number % 40);
+        let message =
+            format!("{{\"host\":\"h{}\",\"event\":{{\"n\":{number},\"p\":\"{padding}\"}}}}", number % 40);
         producer.send(&flood, message.as_bytes(), Some(noisy));
     }
     producer.ledger();
@@ -92,7 +95,8 @@ async fn a_flood_in_one_topic_does_not_hold_up_another() {
         .await;
         delays.push(sent.elapsed());
     }
-    let flooding = database.number(&format!("SELECT count(*) FROM inosec.agent_logs WHERE tenant_id = '{noisy}'")).await;
+    let flooding =
+        database.number(&format!("SELECT count(*) FROM inosec.agent_logs WHERE tenant_id = '{noisy}'")).await;
     delays.sort_unstable();
     let (median, worst) = (delays[delays.len() / 2], delays[delays.len() - 1]);
     eprintln!("while {flooding} of 200,000 flooded in: median {median:?}, worst {worst:?}");

@@ -31,7 +31,11 @@ async fn check_tells_apart_what_is_missing() {
     assert_eq!(status(&[]), Some(5), "a database nobody migrated");
     assert_eq!(status(&[("INOSEC__KAFKA__BROKERS", "127.0.0.1:1")]), Some(3), "no broker");
     setup.json(&["migrate"]);
-    assert_eq!(status(&[("INOSEC__DATABASES__MAIN__URL", "postgres://x@127.0.0.1:1/x")]), Some(4), "no database");
+    assert_eq!(
+        status(&[("INOSEC__DATABASES__MAIN__URL", "postgres://x@127.0.0.1:1/x")]),
+        Some(4),
+        "no database"
+    );
     assert_eq!(status(&[]), Some(0));
     database.drop().await;
     kafka::delete_topic(&topic).await;
@@ -94,7 +98,8 @@ async fn a_suspended_tenant_is_never_written_to() {
     let inosec = setup.start(&[]);
     let load = load::Load::start(&topic, tenant, 500);
     let rows = "SELECT count(*) FROM inosec.agent_logs";
-    eventually("rows", Duration::from_secs(30), || async { (database.number(rows).await > 0).then_some(()) }).await;
+    eventually("rows", Duration::from_secs(30), || async { (database.number(rows).await > 0).then_some(()) })
+        .await;
     setup.json(&["tenant", "suspend", &tenant.to_string()]);
     let at_suspension = database.number(rows).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -135,8 +140,13 @@ async fn metrics_are_documented_and_clean() {
     let unseen: Vec<_> = documented.difference(&names).collect();
     assert!(unseen.is_empty(), "in docs/metrics.md, but not in the scrape: {unseen:?}");
 
-    let mut promtool =
-        Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     promtool.stdin.take().unwrap().write_all(scrape.as_bytes()).unwrap();
     let said = promtool.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&said.stdout).into_owned() + &String::from_utf8_lossy(&said.stderr);

@@ -43,7 +43,8 @@ async fn conserve(store: Store) {
         &format!("[[topics]]\nname = \"{topic}\"\nstream = \"agent_logs\"\ntenant = \"header\"\n"),
     );
     setup.json(&["migrate"]);
-    let tenants: Vec<Uuid> = (0..TENANTS).map(|tenant| add_tenant(&setup, &format!("tenant {tenant}"))).collect();
+    let tenants: Vec<Uuid> =
+        (0..TENANTS).map(|tenant| add_tenant(&setup, &format!("tenant {tenant}"))).collect();
 
     let mut inosec = setup.start(&[]);
     let producer = Producer::new();
@@ -92,11 +93,7 @@ pub async fn wait_consumed(database: &Database, ledger: &Ledger, inosec: &Runnin
 }
 
 /// Every acknowledged message is one row with its bytes, under its tenant; returns the bytes.
-async fn check_bytes(
-    database: &Database,
-    ledger: &Ledger,
-    sent: &HashMap<[u8; 32], Uuid>,
-) -> Vec<Vec<u8>> {
+async fn check_bytes(database: &Database, ledger: &Ledger, sent: &HashMap<[u8; 32], Uuid>) -> Vec<Vec<u8>> {
     let dead = database.rows("SELECT reason, count(*) FROM inosec.dead_letters GROUP BY 1", &[]).await;
     let dead: Vec<(String, i64)> = dead.iter().map(|row| (row.get(0), row.get(1))).collect();
     assert!(dead.is_empty(), "the corpus holds nothing that can't be stored: {dead:?}");
@@ -125,7 +122,10 @@ async fn check_detections(database: &Database, lines: &[Vec<u8>]) {
     };
     let alerts = i64::try_from(lines.iter().filter(is_alert).count()).unwrap();
     assert_eq!(database.number("SELECT count(*) FROM inosec.threat_events").await, alerts);
-    assert_eq!(database.number("SELECT count(DISTINCT (tenant_id, id)) FROM inosec.threat_events").await, alerts);
+    assert_eq!(
+        database.number("SELECT count(DISTINCT (tenant_id, id)) FROM inosec.threat_events").await,
+        alerts
+    );
     let joined = "SELECT count(*) FROM inosec.threat_events t JOIN inosec.agent_logs a
          ON a.event_id = t.event_id AND a.tenant_id = t.tenant_id AND a.seq = t.seq";
     assert_eq!(database.number(joined).await, alerts);
@@ -141,7 +141,8 @@ fn check_expectations(stored: &[Vec<u8>]) {
             events.entry(source).or_default().push(value["event"].take());
         }
     }
-    let text = std::fs::read_to_string(corpus::folder().unwrap().join("suricata_verify_expected.jsonl")).unwrap();
+    let text =
+        std::fs::read_to_string(corpus::folder().unwrap().join("suricata_verify_expected.jsonl")).unwrap();
     let mut checks = 0;
     for line in text.lines() {
         let expected: Value = serde_json::from_str(line).unwrap();

@@ -109,15 +109,21 @@ async fn third_stream(store: Store) {
         producer.send(&topic, message.as_bytes(), None);
     }
     producer.send(&topic, format!("{{\"tenant_id\":\"{tenant}\",\"opened\":true}}").as_bytes(), None);
-    producer.send(&topic, format!("{{\"tenant_id\":\"{tenant}\",\"door\":\"d\",\"attempts\":70000}}").as_bytes(), None);
+    producer.send(
+        &topic,
+        format!("{{\"tenant_id\":\"{tenant}\",\"door\":\"d\",\"attempts\":70000}}").as_bytes(),
+        None,
+    );
     let ledger = producer.ledger();
     let mut inosec = setup.start(&[]);
     wait_consumed(&database, &ledger, &inosec).await;
-    let sql = "SELECT count(*) FROM (SELECT *, substring(door FROM 6)::int AS n FROM inosec.badge_readers) AS b
+    let sql =
+        "SELECT count(*) FROM (SELECT *, substring(door FROM 6)::int AS n FROM inosec.badge_readers) AS b
          WHERE opened = (n % 2 = 0) AND attempts = n % 3 AND temperature = n + 0.5
            AND address = ('10.0.0.' || n)::inet AND roles = ARRAY['staff', 'night']";
     assert_eq!(database.number(sql).await, 100);
-    let reasons = "SELECT count(*) FROM inosec.dead_letters WHERE reason IN ('missing_field', 'type_mismatch')";
+    let reasons =
+        "SELECT count(*) FROM inosec.dead_letters WHERE reason IN ('missing_field', 'type_mismatch')";
     assert_eq!(database.number(reasons).await, 2);
     assert_eq!(blocks::messages(&database, "badge_readers").await.len(), 100);
     assert!(inosec.stop().success());

@@ -8,7 +8,8 @@ use super::database::Database;
 
 /// Every stored message of a stream by (tenant, seq).
 pub async fn messages(database: &Database, stream: &str) -> HashMap<(Uuid, i64), Vec<u8>> {
-    let sql = "SELECT tenant_id, first_seq, last_seq, events, codec, data FROM inosec.raw_blocks WHERE stream = $1";
+    let sql =
+        "SELECT tenant_id, first_seq, last_seq, events, codec, data FROM inosec.raw_blocks WHERE stream = $1";
     let mut messages = HashMap::new();
     for row in database.rows(sql, &[&stream]).await {
         let tenant: Uuid = row.get("tenant_id");

@@ -4,10 +4,8 @@ use std::path::PathBuf;
 
 /// The folder of the corpus; `None`, said loudly, where it isn't there. With `CI=true` it must be.
 pub fn folder() -> Option<PathBuf> {
-    let folder = std::env::var_os("INOSEC_CORPUS").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/data"),
-        PathBuf::from,
-    );
+    let folder = std::env::var_os("INOSEC_CORPUS")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/data"), PathBuf::from);
     if folder.join("agent_logs.ndjson.zst").exists() {
         return Some(folder);
     }

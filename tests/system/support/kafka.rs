@@ -73,7 +73,7 @@ pub fn readable(topic: &str, partition: i32) -> Vec<i64> {
 pub type Ledger = Vec<(i32, i64, [u8; 32])>;
 
 #[derive(Clone, Default)]
-struct Deliveries(Arc<Mutex<Ledger>>);
+pub struct Deliveries(Arc<Mutex<Ledger>>);
 
 impl rdkafka::ClientContext for Deliveries {}
 
@@ -143,10 +143,9 @@ impl Producer {
         record.key = key.map(str::as_bytes);
         record.partition = partition;
         if let Some(tenant) = &tenant {
-            record = record.headers(OwnedHeaders::new().insert(Header {
-                key: "inosec-tenant",
-                value: Some(tenant.as_bytes()),
-            }));
+            record = record.headers(
+                OwnedHeaders::new().insert(Header { key: "inosec-tenant", value: Some(tenant.as_bytes()) }),
+            );
         }
         loop {
             match self.inner.send(record) {

@@ -35,7 +35,9 @@ pub struct Random(u64);
 impl Random {
     pub fn new(what: &str) -> Self {
         let given = std::env::var("INOSEC_SEED").ok().and_then(|seed| seed.parse().ok());
-        let seed = given.unwrap_or_else(|| u64::from(std::process::id()) << 20 | u64::from(uuid::Uuid::new_v4().as_fields().0));
+        let seed = given.unwrap_or_else(|| {
+            u64::from(std::process::id()) << 20 | u64::from(uuid::Uuid::new_v4().as_fields().0)
+        });
         eprintln!("{what}: INOSEC_SEED={seed}");
         Self(seed)
     }

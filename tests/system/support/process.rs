@@ -119,10 +119,6 @@ impl Running {
         }
     }
 
-    pub fn exited(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_some()
-    }
-
     pub fn logs(&self) -> String {
         let mut text = String::new();
         let _ = std::fs::File::open(&self.log).and_then(|mut file| file.read_to_string(&mut text));

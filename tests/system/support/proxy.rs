@@ -79,7 +79,12 @@ async fn forward(client: TcpStream, server: TcpStream, faults: Arc<Faults>) {
 
 /// Client to server. Returns, which closes both sides, after a COMMIT that is to be cut; from before
 /// it is forwarded, no answer goes back.
-async fn requests(mut client: OwnedReadHalf, mut server: OwnedWriteHalf, faults: &Faults, silent: &AtomicBool) {
+async fn requests(
+    mut client: OwnedReadHalf,
+    mut server: OwnedWriteHalf,
+    faults: &Faults,
+    silent: &AtomicBool,
+) {
     let mut buffer = vec![0; 64 << 10];
     while let Ok(read @ 1..) = client.read(&mut buffer).await {
         let bytes = &buffer[..read];

@@ -1,0 +1,274 @@
+//! Messages to typed columns: each becomes one row or one dead letter, never both, never neither.
+//!
+//! Pure: no clock, no I/O. A JSON message is parsed to simd-json's tape in a scratch buffer, the tape
+//! is walked once, and what columns want is copied into the batch's text. Malformed input is data.
+
+mod auditd;
+mod convert;
+mod envelope;
+mod json;
+mod plan;
+mod recognise;
+mod record;
+mod repair;
+mod row;
+mod syslog;
+mod time;
+
+use std::borrow::Cow;
+use std::str::FromStr as _;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use inosec_schemas::{
+    Batch, Catalog, DeadLetter, Directory, Headers, Message, Messages, Reason, Rows, Shape, TenantId,
+    TenantSource, TenantStatus, Topic,
+};
+use simd_json::{Node, Tape};
+
+use self::envelope::{Envelope, Record};
+use self::json::{Parser, Written};
+use self::plan::Plans;
+use self::record::Value;
+use self::row::{RowContext, Scratch, Sink};
+
+/// The stream that records which are detections themselves also feed.
+const DETECTIONS: &str = "threat_events";
+
+/// What a message may be, and which times are believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Event times older than arrival by more are stored under arrival, in microseconds.
+    pub max_age_us: i64,
+    /// Event times ahead of arrival by more are stored under arrival, in microseconds.
+    pub max_skew_us: i64,
+    /// Larger messages become dead letters.
+    pub max_message_bytes: usize,
+    /// More deeply nested ones too.
+    pub max_depth: usize,
+}
+
+/// A reason and what to look at.
+#[derive(Debug)]
+pub(crate) struct Reject {
+    pub(crate) reason: Reason,
+    pub(crate) detail: String,
+    pub(crate) tenant: Option<TenantId>,
+}
+
+impl Reject {
+    pub(crate) fn new(reason: Reason, detail: impl Into<String>) -> Self {
+        Self { reason, detail: detail.into(), tenant: None }
+    }
+}
+
+/// Decodes batches; keeps compiled mappings and scratch space between them.
+#[derive(Debug)]
+pub struct Decoder {
+    limits: Limits,
+    catalog: Catalog,
+    plans: HashMap<String, Plans, foldhash::fast::RandomState>,
+    parser: Parser,
+    tape: Tape<'static>,
+    scratch: Scratch,
+}
+
+/// What all messages of a batch share.
+struct Shared<'a> {
+    topic: &'a Topic,
+    plans: &'a Plans,
+    directory: &'a Directory,
+    limits: &'a Limits,
+}
+
+impl Decoder {
+    /// Compiles the catalogue's mappings for streams as they are first met.
+    #[must_use]
+    pub fn new(catalog: &Catalog, limits: Limits) -> Self {
+        Self {
+            limits,
+            catalog: catalog.clone(),
+            plans: HashMap::default(),
+            parser: Parser::new(limits.max_depth),
+            tape: Tape(Vec::new()),
+            scratch: Scratch::default(),
+        }
+    }
+
+    /// Decodes all messages with the tenants known at `directory`'s epoch.
+    pub fn decode(&mut self, messages: Messages, directory: &Directory) -> Batch {
+        let topic = Arc::clone(messages.topic());
+        let stream = &topic.stream;
+        let Self { limits, catalog, plans, parser, tape, scratch } = self;
+        let plans = plans.entry_ref(stream.name.as_str()).or_insert_with(|| Plans::compile(catalog, stream));
+        let detections = catalog.streams.get(DETECTIONS).unwrap_or(stream).clone();
+        let shared = Shared { topic: &topic, plans, directory, limits };
+        let mut rows = Rows::new(Arc::clone(stream));
+        let mut detected = Rows::new(detections);
+        let mut dead = Vec::new();
+        let mut mismatches = 0;
+        for (index, message) in (0..).zip(&messages.entries) {
+            let sink = Sink { rows: &mut rows, detections: &mut detected, mismatches: &mut mismatches };
+            let received = Received {
+                message,
+                index,
+                value: messages.value(message),
+                headers: messages.headers(message),
+            };
+            if let Err(reject) = received.decode(&shared, parser, tape, sink, scratch) {
+                let Reject { reason, detail, tenant } = reject;
+                dead.push(DeadLetter { message: index, reason, detail, tenant });
+            }
+        }
+        metrics::counter!(crate::metrics::MISMATCHES, "stream" => stream.name.clone()).increment(mismatches);
+        Batch { messages, rows, detections: detected, dead, epoch: directory.epoch, mismatches }
+    }
+}
+
+/// One message.
+struct Received<'a> {
+    message: &'a Message,
+    index: u32,
+    value: &'a [u8],
+    headers: Headers<'a>,
+}
+
+impl Received<'_> {
+    fn decode(
+        &self,
+        shared: &Shared<'_>,
+        parser: &mut Parser,
+        kept: &mut Tape<'static>,
+        sink: Sink<'_>,
+        scratch: &mut Scratch,
+    ) -> Result<(), Reject> {
+        if self.message.tombstone {
+            return Err(Reject::new(Reason::Tombstone, "the value is null"));
+        }
+        let allowed = shared.limits.max_message_bytes;
+        if self.value.len() > allowed {
+            let detail = format!("{} bytes, {allowed} are allowed", self.value.len());
+            return Err(Reject::new(Reason::TooLarge, detail));
+        }
+        if json::written(self.value)? == Written::Text {
+            let envelope = Envelope::of_text(self.value)?;
+            return self.row(shared, &envelope, &[], sink, scratch);
+        }
+        let mut text = Cow::Borrowed(self.value);
+        loop {
+            parser.load(&text);
+            let mut tape = std::mem::replace(kept, Tape(Vec::new())).reset();
+            let error = match parser.parse(&mut tape) {
+                Ok(()) => {
+                    let envelope = Envelope::of_json(&tape.0);
+                    let done = self.row(shared, &envelope, &tape.0, sink, scratch);
+                    *kept = tape.reset();
+                    return done;
+                }
+                Err(error) => error,
+            };
+            *kept = tape.reset();
+            let repaired = matches!(text, Cow::Owned(_));
+            if repaired || !json::may_be_repaired(&error) {
+                return Err(json::reject(&error, self.value));
+            }
+            text = Cow::Owned(repair::repair(self.value));
+        }
+    }
+
+    fn row(
+        &self,
+        shared: &Shared<'_>,
+        envelope: &Envelope<'_>,
+        tape: &[Node<'_>],
+        sink: Sink<'_>,
+        scratch: &mut Scratch,
+    ) -> Result<(), Reject> {
+        let Shared { topic, plans, directory, limits } = *shared;
+        let tenant = attribute(topic.tenant, self.headers.get("inosec-tenant"), envelope.tenant, directory)?;
+        let header = self.headers.get("inosec-format").and_then(|name| std::str::from_utf8(name).ok());
+        let told = header.or(envelope.format);
+        let context =
+            RowContext { topic, message: self.message, index: self.index, tenant, envelope, tape, limits };
+        let added = match envelope.record {
+            Record::Json(root) => {
+                let record = record::Json { tape, root };
+                plans
+                    .choose_json(told, &record)
+                    .and_then(|chosen| row::add(&chosen, &record, &context, sink, scratch))
+            }
+            Record::Text(text) => {
+                let mut fields = record::Fields::default();
+                plans.choose_text(told, text, &mut fields).and_then(|chosen| {
+                    let record = record::Text { fields: &fields };
+                    row::add(&chosen, &record, &context, sink, scratch)
+                })
+            }
+        };
+        added.map_err(|reject| Reject { tenant: Some(tenant), ..reject })
+    }
+}
+
+/// Whose message it is.
+fn attribute(
+    source: TenantSource,
+    header: Option<&[u8]>,
+    member: Option<&str>,
+    directory: &Directory,
+) -> Result<TenantId, Reject> {
+    let unknown = |detail: &str| Reject::new(Reason::UnknownTenant, detail);
+    let tenant = match source {
+        TenantSource::Fixed(tenant) => tenant,
+        TenantSource::Header => {
+            let text = header.ok_or_else(|| unknown("the header inosec-tenant is missing"))?;
+            let text = std::str::from_utf8(text).unwrap_or_default();
+            TenantId::from_str(text).map_err(|_| unknown("the header inosec-tenant is no UUID"))?
+        }
+        TenantSource::Payload => {
+            let text = member.ok_or_else(|| unknown("the member tenant_id is missing"))?;
+            TenantId::from_str(text).map_err(|_| unknown("the member tenant_id is no UUID"))?
+        }
+    };
+    match directory.tenants.get(&tenant) {
+        None => Err(unknown("nobody added this tenant: inosec tenant add")),
+        Some(known) if known.status == TenantStatus::Suspended => Err(Reject {
+            reason: Reason::SuspendedTenant,
+            detail: "the tenant is suspended: redrive once it resumes".to_owned(),
+            tenant: Some(tenant),
+        }),
+        Some(_) => Ok(tenant),
+    }
+}
+
+impl Plans {
+    /// The format of a JSON record: as told, else as recognised.
+    fn choose_json<'p>(
+        &'p self,
+        told: Option<&str>,
+        record: &record::Json<'_>,
+    ) -> Result<plan::Chosen<'p>, Reject> {
+        let told = told.and_then(|name| self.named(name)).filter(|format| format.shape == Shape::Json);
+        let marks =
+            if told.is_none() || self.any_conditions { self.recogniser.marks(record) } else { [0; 4] };
+        self.chosen(told.or_else(|| self.recognised(&marks)), &marks)
+    }
+
+    /// The format of a text line: as told if it can be read so, else the first that can.
+    fn choose_text<'p, 't>(
+        &'p self,
+        told: Option<&str>,
+        text: &'t str,
+        fields: &mut record::Fields<'t>,
+    ) -> Result<plan::Chosen<'p>, Reject> {
+        let told = told.and_then(|name| self.named(name));
+        let format = told.filter(|format| fields.read(format.shape, text)).or_else(|| {
+            self.texts.iter().map(|at| &self.formats[*at]).find(|format| fields.read(format.shape, text))
+        });
+        self.chosen(format, &[0; 4])
+    }
+}
+
+/// A value that says something: not null, empty, or `-`.
+fn says_something(value: Value<'_>) -> bool {
+    !matches!(value, Value::Null | Value::Text("" | "-"))
+}

@@ -1,0 +1,274 @@
+//! Values to columns: what fits, and how.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv6Addr};
+
+use inosec_schemas::{Column, ColumnSpec, Kind, Rows, Slice};
+use simd_json::{Node, StaticNode};
+use uuid::Uuid;
+
+use super::record::{Value, members, value_at, width};
+use super::time;
+
+/// The value doesn't fit the column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Misfit;
+
+/// Appends a value to a column; on a misfit nothing is appended.
+pub(crate) fn push(
+    rows: &mut Rows,
+    position: usize,
+    value: Value<'_>,
+    tape: &[Node<'_>],
+    arrived_at: i64,
+    scratch: &mut String,
+) -> Result<(), Misfit> {
+    let stream = std::sync::Arc::clone(&rows.stream);
+    let spec = &stream.columns[position];
+    match spec.kind {
+        Kind::Text => {
+            let slice = text(rows, value, spec, scratch)?;
+            append(rows, position, slice);
+        }
+        Kind::Json => {
+            scratch.clear();
+            match value {
+                Value::Nested(at) => write_json(tape, at, scratch),
+                other => write_scalar(other, scratch),
+            }
+            if scratch.len() > spec.cap as usize {
+                return Err(Misfit);
+            }
+            let slice = rows.push_text(scratch.as_bytes());
+            append(rows, position, Some(slice));
+        }
+        Kind::TextList => {
+            list(value, tape, scratch)?;
+            let slice = rows.push_text(scratch.as_bytes());
+            append(rows, position, Some(slice));
+        }
+        Kind::Bytes => match value {
+            Value::Text(value) => {
+                let slice = rows.push_text(value.as_bytes());
+                append(rows, position, Some(slice));
+            }
+            _ => return Err(Misfit),
+        },
+        Kind::Bool
+        | Kind::Int16
+        | Kind::Int32
+        | Kind::Int64
+        | Kind::Float64
+        | Kind::Timestamp
+        | Kind::Uuid
+        | Kind::Inet => {
+            fixed(&mut rows.columns[position], value, arrived_at)?;
+        }
+    }
+    Ok(())
+}
+
+/// Appends to a column of places in the text.
+pub(crate) fn append(rows: &mut Rows, position: usize, slice: Option<Slice>) {
+    match &mut rows.columns[position] {
+        Column::Text(values) | Column::Json(values) | Column::TextList(values) | Column::Bytes(values) => {
+            values.push(slice);
+        }
+        other => unreachable!("not a column of texts: {other:?}"),
+    }
+}
+
+fn fixed(column: &mut Column, value: Value<'_>, arrived_at: i64) -> Result<(), Misfit> {
+    match column {
+        Column::Bool(values) => values.push(Some(boolean(value)?)),
+        Column::Int16(values) => values.push(Some(i16::try_from(integer(value)?).map_err(|_| Misfit)?)),
+        Column::Int32(values) => values.push(Some(i32::try_from(integer(value)?).map_err(|_| Misfit)?)),
+        Column::Int64(values) => values.push(Some(integer(value)?)),
+        Column::Float64(values) => values.push(Some(float(value)?)),
+        Column::Timestamp(values) => values.push(Some(time::parse(value, arrived_at).ok_or(Misfit)?)),
+        Column::Uuid(values) => values.push(Some(uuid(value)?)),
+        Column::Inet(values) => values.push(Some(address(value)?)),
+        Column::Text(_) | Column::Json(_) | Column::TextList(_) | Column::Bytes(_) => {
+            unreachable!("not fixed")
+        }
+    }
+    Ok(())
+}
+
+fn boolean(value: Value<'_>) -> Result<bool, Misfit> {
+    match value {
+        Value::Bool(value) => Ok(value),
+        Value::Text(text) if text.eq_ignore_ascii_case("true") => Ok(true),
+        Value::Text(text) if text.eq_ignore_ascii_case("false") => Ok(false),
+        _ => Err(Misfit),
+    }
+}
+
+/// A JSON integer, or decimal or `0x` hexadecimal text.
+fn integer(value: Value<'_>) -> Result<i64, Misfit> {
+    match value {
+        Value::Int(value) => Ok(value),
+        Value::Text(text) => {
+            let text = text.trim();
+            let parsed = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+                Some(digits) => i64::from_str_radix(digits, 16),
+                None => text.parse(),
+            };
+            parsed.map_err(|_| Misfit)
+        }
+        _ => Err(Misfit),
+    }
+}
+
+fn float(value: Value<'_>) -> Result<f64, Misfit> {
+    let value = match value {
+        Value::Int(value) => value as f64,
+        Value::Uint(value) => value as f64,
+        Value::Float(value) => value,
+        Value::Text(text) => text.trim().parse().map_err(|_| Misfit)?,
+        Value::Null | Value::Bool(_) | Value::Nested(_) => return Err(Misfit),
+    };
+    if value.is_finite() { Ok(value) } else { Err(Misfit) }
+}
+
+pub(crate) fn uuid(value: Value<'_>) -> Result<Uuid, Misfit> {
+    match value {
+        Value::Text(text) => Uuid::try_parse(text.trim()).map_err(|_| Misfit),
+        _ => Err(Misfit),
+    }
+}
+
+/// An address, without the brackets and zone some write around it.
+fn address(value: Value<'_>) -> Result<IpAddr, Misfit> {
+    let Value::Text(text) = value else { return Err(Misfit) };
+    let text = text.trim();
+    let text = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    match text.split_once('%') {
+        Some((address, _)) => address.parse::<Ipv6Addr>().map(IpAddr::V6).map_err(|_| Misfit),
+        None => text.parse().map_err(|_| Misfit),
+    }
+}
+
+/// Text, cut at the column's cap; `None` if its first line is empty.
+fn text(
+    rows: &mut Rows,
+    value: Value<'_>,
+    spec: &ColumnSpec,
+    scratch: &mut String,
+) -> Result<Option<Slice>, Misfit> {
+    let full = match value {
+        Value::Text(text) => text,
+        Value::Nested(_) | Value::Null => return Err(Misfit),
+        other => {
+            scratch.clear();
+            write_scalar(other, scratch);
+            scratch
+        }
+    };
+    Ok(push_text(rows, full, spec))
+}
+
+/// Appends a text to the rows' text as the column wants it.
+pub(crate) fn push_text(rows: &mut Rows, text: &str, spec: &ColumnSpec) -> Option<Slice> {
+    let mut kept = &text[..text.floor_char_boundary(spec.cap as usize)];
+    if spec.first_line {
+        kept = kept.split(['\r', '\n']).next().unwrap_or_default();
+    }
+    if kept.is_empty() {
+        return None;
+    }
+    if kept.as_bytes().contains(&0) {
+        // PostgreSQL's text can't hold NUL.
+        let replaced = kept.replace('\0', "\u{fffd}");
+        return Some(rows.push_text(&replaced.as_bytes()[..replaced.floor_char_boundary(spec.cap as usize)]));
+    }
+    Some(rows.push_text(kept.as_bytes()))
+}
+
+/// Items each ended by NUL: an array of scalars, or one scalar.
+fn list(value: Value<'_>, tape: &[Node<'_>], scratch: &mut String) -> Result<(), Misfit> {
+    scratch.clear();
+    let mut item = |value: Value<'_>| {
+        match value {
+            Value::Nested(_) | Value::Null => return Err(Misfit),
+            Value::Text(text) => scratch.extend(text.chars().filter(|c| *c != '\0')),
+            other => write_scalar(other, scratch),
+        }
+        scratch.push('\0');
+        Ok(())
+    };
+    let Value::Nested(at) = value else { return item(value) };
+    let Node::Array { len, .. } = tape[at] else { return Err(Misfit) };
+    let mut place = at + 1;
+    for _ in 0..len {
+        item(value_at(tape, place))?;
+        place += width(&tape[place]);
+    }
+    Ok(())
+}
+
+/// Writes a scalar as JSON does, but texts without quotes.
+pub(crate) fn write_scalar(value: Value<'_>, out: &mut String) {
+    let _ = match value {
+        Value::Null | Value::Nested(_) => write!(out, "null"),
+        Value::Bool(value) => write!(out, "{value}"),
+        Value::Int(value) => write!(out, "{value}"),
+        Value::Uint(value) => write!(out, "{value}"),
+        Value::Float(value) => write!(out, "{value:?}"),
+        Value::Text(text) => {
+            write_string(text, out);
+            Ok(())
+        }
+    };
+}
+
+/// Writes what stands at `at` of a tape as compact JSON that `jsonb` accepts.
+pub(crate) fn write_json(tape: &[Node<'_>], at: usize, out: &mut String) {
+    match tape[at] {
+        Node::Object { .. } => {
+            out.push('{');
+            for (index, (name, value)) in members(tape, at).enumerate() {
+                if index > 0 {
+                    out.push(',');
+                }
+                write_string(name, out);
+                out.push(':');
+                write_json(tape, value, out);
+            }
+            out.push('}');
+        }
+        Node::Array { len, .. } => {
+            out.push('[');
+            let mut place = at + 1;
+            for index in 0..len {
+                if index > 0 {
+                    out.push(',');
+                }
+                write_json(tape, place, out);
+                place += width(&tape[place]);
+            }
+            out.push(']');
+        }
+        Node::String(text) => write_string(text, out),
+        Node::Static(StaticNode::Null) => out.push_str("null"),
+        Node::Static(_) => write_scalar(value_at(tape, at), out),
+    }
+}
+
+/// A JSON string literal; NUL, which `jsonb` refuses even escaped, becomes U+FFFD.
+pub(crate) fn write_string(text: &str, out: &mut String) {
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\0' => out.push('\u{fffd}'),
+            '\x01'..='\x1f' => _ = write!(out, "\\u{:04x}", u32::from(c)),
+            other => out.push(other),
+        }
+    }
+    out.push('"');
+}
