@@ -49,7 +49,7 @@ async fn memory_stays_bounded_while_the_database_is_slow() {
     let mut paused = 0.0_f64;
     while Instant::now() < until {
         tokio::time::sleep(Duration::from_millis(250)).await;
-        paused = paused.max(inosec.metric("inosec_ingest_paused_partitions"));
+        paused = paused.max(inosec.metric("inosec_consumer_paused_partitions"));
         assert!(inosec.memory().0 < RSS_LIMIT, "{} MiB resident", inosec.memory().0 >> 20);
     }
     assert!(paused > 0.0, "consumption never paused");

@@ -200,6 +200,9 @@ impl<'r, W: Walk> Row<'r, '_, W> {
             append(self.rows, position, slice);
             return Ok(());
         }
+        if spec.fill != Fill::Message {
+            return self.by_road(position, spec.fill);
+        }
         if let Some(value) = unknown(spec.kind, &spec.name) {
             push_integer(&mut self.rows.columns[position], value);
             return Ok(());
