@@ -13,7 +13,7 @@ help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target what; do \
 		printf 'make %-14s %s\n' "$$target" "$$what"; done
 
-demo: ## a SOC in the terminal: attacks, detections, alerts; needs no server (ARGS="…" goes to `inosec demo`)
+demo: ## a day of several tenants through the whole road; needs no server (ARGS="…" goes to `inosec demo`)
 	@$(prerequisites) build
 	cargo build --release --bin inosec
 	./target/release/inosec demo $(ARGS)

@@ -43,9 +43,12 @@ impl Readiness {
 
 /// Installs the metrics recorder of this process.
 pub fn install_metrics() -> Result<PrometheusHandle, metrics_exporter_prometheus::BuildError> {
-    PrometheusBuilder::new()
+    let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS)?
-        .install_recorder()
+        .install_recorder()?;
+    inosec_ingest::metrics::describe();
+    inosec_sink::metrics::describe();
+    Ok(handle)
 }
 
 /// A listener for [`serve`].

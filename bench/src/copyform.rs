@@ -72,6 +72,24 @@ pub fn column(frames: &[Bytes], wanted: usize) -> Option<Vec<Bytes>> {
     }
 }
 
+/// Bytes of every column's values, length fields included. `None` if it isn't a COPY stream.
+pub fn widths(frames: &[Bytes]) -> Option<Vec<usize>> {
+    let stream = frames.concat();
+    let mut rest = stream.get(SIGNATURE.len() + HEADER_REST..)?;
+    let mut widths = Vec::new();
+    loop {
+        let fields = i16::from_be_bytes(take(&mut rest, 2)?.try_into().ok()?);
+        let Ok(fields) = usize::try_from(fields) else { return Some(widths) };
+        widths.resize(fields.max(widths.len()), 0);
+        for width in &mut widths[..fields] {
+            let length = i32::from_be_bytes(take(&mut rest, 4)?.try_into().ok()?);
+            let length = usize::try_from(length.max(0)).ok()?;
+            take(&mut rest, length)?;
+            *width += length + 4;
+        }
+    }
+}
+
 /// How many tuples a COPY stream holds. `None` if it isn't one.
 pub fn count(frames: &[Bytes]) -> Option<usize> {
     if frames.is_empty() { Some(0) } else { column(frames, 0).map(|values| values.len()) }
@@ -99,6 +117,7 @@ mod tests {
         let frames = writer.finish();
         assert!(frames.len() > 1 && frames.iter().all(|frame| frame.len() <= FRAME + 200));
         assert_eq!(count(&frames), Some(5000));
+        assert_eq!(widths(&frames), Some(vec![5000 * 12, 5000 * 4, 5000 * 104]));
         let times = column(&frames, 0).expect("a stream");
         assert_eq!(times[4999][..], 4999_i64.to_be_bytes());
         assert_eq!(column(&frames, 2).expect("a stream")[0].len(), 100);

@@ -132,6 +132,8 @@ pub struct Micro {
     pub events_per_block: f64,
     pub rows: u64,
     pub dead_letters: u64,
+    /// Bytes per row of each column's values in COPY's format, widest first.
+    pub columns: Vec<(String, f64)>,
 }
 
 impl Micro {
@@ -165,6 +167,7 @@ struct Sizes {
     block_bytes: usize,
     plain_bytes: usize,
     blocks: usize,
+    columns: Vec<usize>,
 }
 
 /// The defaults of `[time]` and `[limits]`.
@@ -182,6 +185,7 @@ pub fn run(corpus: &Corpus, args: &Args) -> Result<Option<Micro>> {
     let catalog = Catalog::embedded().at("reading the descriptions")?;
     let events = args.events.unwrap_or(corpus.len());
     let topic = deck::topic(&catalog)?;
+    let stream = std::sync::Arc::clone(&topic.stream);
     let started = inosec::databases::now();
     let mut batches: Vec<Messages> = Deck::new(corpus, topic, args.partitions, events, started).collect();
     let directory = corpus.directory();
@@ -205,7 +209,12 @@ pub fn run(corpus: &Corpus, args: &Args) -> Result<Option<Micro>> {
         }
         passes.push(pass);
     }
-    Ok(Some(summary(&passes, &bench.sizes, events)))
+    let mut micro = summary(&passes, &bench.sizes, events);
+    let names = stream.columns.iter().map(|column| column.name.clone());
+    let each = |bytes: &usize| *bytes as f64 / bench.sizes.rows.max(1) as f64;
+    micro.columns = names.zip(bench.sizes.columns.iter().map(each)).collect();
+    micro.columns.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+    Ok(Some(micro))
 }
 
 impl Bench<'_> {
@@ -225,6 +234,9 @@ impl Bench<'_> {
         self.sizes.rows += sealed.batch.rows.len();
         self.sizes.dead += sealed.batch.dead.len();
         self.sizes.row_bytes += sealed.rows.iter().map(bytes::Bytes::len).sum::<usize>();
+        let widths = copyform::widths(&sealed.rows).at("reading the COPY data of agent_logs")?;
+        self.sizes.columns.resize(widths.len().max(self.sizes.columns.len()), 0);
+        self.sizes.columns.iter_mut().zip(widths).for_each(|(sum, width)| *sum += width);
         *messages = sealed.batch.messages;
         Ok(())
     }
@@ -364,6 +376,7 @@ fn summary(passes: &[Pass], sizes: &Sizes, events: usize) -> Micro {
         events_per_block: sizes.rows as f64 / sizes.blocks.max(1) as f64,
         rows: sizes.rows as u64,
         dead_letters: sizes.dead as u64,
+        columns: Vec::new(),
     }
 }
 
@@ -400,5 +413,6 @@ pub fn print(micro: &Micro) {
         micro.block_bytes,
         micro.plain_bytes,
         micro.events_per_block
-    );
+    );    let columns = micro.columns.iter().map(|(name, bytes)| format!("{name} {bytes:.0}"));
+    println!("COPY bytes per row by column, 4 of each its length: {}", columns.collect::<Vec<_>>().join(", "));
 }

@@ -69,6 +69,25 @@ impl Inosec {
         Ok(read_histogram(&self.scrape().at("scraping inosec's metrics")?, name))
     }
 
+    /// What its own metrics say about where the time went: not measured, only told.
+    pub fn tell(&self) -> Result<()> {
+        let scrape = self.scrape().at("scraping inosec's metrics")?;
+        let committed = sum(&scrape, inosec_sink::metrics::TRANSACTIONS, "outcome=\"committed\"");
+        let rows = sum(&scrape, inosec_sink::metrics::ROWS, "agent_logs");
+        let seconds = sum(&scrape, &format!("{}_sum", inosec_sink::metrics::COMMIT_SECONDS), "");
+        let closed = ["rows", "bytes", "age", "stop", "memory"].map(|reason| {
+            let batches = sum(&scrape, inosec_ingest::metrics::BATCHES, &format!("reason=\"{reason}\""));
+            (batches > 0.0).then(|| format!("{batches:.0} by {reason}"))
+        });
+        println!(
+            "  its own metrics: {committed:.0} transactions of {:.0} rows, {:.0} ms each; batches closed: {}",
+            rows / committed,
+            seconds * 1e3 / committed,
+            closed.into_iter().flatten().collect::<Vec<_>>().join(", ")
+        );
+        Ok(())
+    }
+
     fn scrape(&self) -> std::io::Result<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
@@ -137,6 +156,13 @@ fn read_histogram(scrape: &str, name: &str) -> Vec<(f64, u64)> {
     buckets
 }
 
+/// The sum of a metric's series whose labels hold `label`.
+fn sum(scrape: &str, name: &str, label: &str) -> f64 {
+    let of_name = |rest: &&str| rest.starts_with(['{', ' ']) && rest.contains(label);
+    let series = scrape.lines().filter_map(|line| line.strip_prefix(name)).filter(of_name);
+    series.filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
+
 /// How many messages have been consumed and committed.
 const CONSUMED: &str = "SELECT coalesce(sum(next_offset), 0)::int8 FROM inosec.ingest_offsets";
 
@@ -190,6 +216,7 @@ pub async fn run(
     let rate = commit_rate(&looks, events);
     phase.rate = rate.map(|(rate, _)| rate).at("the road was over at the first look: use more --events")?;
     phase.print();
+    inosec.tell()?;
     counts(database, events).await?;
     Ok((inosec, phase))
 }
@@ -220,5 +247,7 @@ mod tests {
             delay_seconds_sum 3\n\
             other_delay_seconds_bucket{le=\"0.1\"} 7\n";
         assert_eq!(read_histogram(scrape, "delay_seconds"), [(0.1, 6), (f64::INFINITY, 9)]);
+        assert_eq!(sum(scrape, "delay_seconds_sum", ""), 3.0);
+        assert_eq!(sum(scrape, "delay_seconds_bucket", "stream=\"a\""), 2.0);
     }
 }

@@ -74,6 +74,10 @@ const TICK: Duration = Duration::from_secs(1);
 const QUIET: Duration = Duration::from_secs(30);
 /// Record times further than this ahead of our clock are not believed.
 const AHEAD: i64 = 3_600_000_000;
+/// Without an assignment for so long after partitions were lost, the client is replaced. librdkafka
+/// 2.12 can wait for ever to finish unassigning (an offset commit that met a coordinator going away
+/// is counted twice); a live group assigns within its session time-out.
+const REJOIN: Duration = Duration::from_secs(12);
 /// How long to flush if nobody said `Stop` but the commands ended.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -111,6 +115,10 @@ pub struct Consumer {
     /// Since when the memory is above the high mark.
     full_since: Option<Instant>,
     unreachable: bool,
+    /// What another client is made of.
+    config: ConsumerConfig,
+    /// Since when partitions are lost without a new assignment.
+    lost_since: Option<Instant>,
     stop: Option<Instant>,
     left: bool,
     ticked: Instant,
@@ -147,6 +155,8 @@ impl Consumer {
             told: HashMap::new(),
             full_since: None,
             unreachable: false,
+            config: config.clone(),
+            lost_since: None,
             stop: None,
             left: false,
             ticked: Instant::now(),
@@ -193,6 +203,7 @@ impl Consumer {
             self.ticked = now;
             self.commit();
             self.report();
+            self.rejoin(now)?;
         }
         if let Some(deadline) = self.stop {
             let flushed = self.batches.is_empty();
@@ -303,9 +314,32 @@ impl Consumer {
         Ok(())
     }
 
+    /// Replaces a client that lost its partitions and doesn't come back to its group.
+    fn rejoin(&mut self, now: Instant) -> Result<(), Error> {
+        let stuck = self.lost_since.is_some_and(|since| now.saturating_duration_since(since) > REJOIN);
+        if !stuck || self.stop.is_some() {
+            return Ok(());
+        }
+        tracing::warn!("no assignment since partitions were lost: joining the group with a new client");
+        let keys: Vec<Key> = self.partitions.iter().map(|(key, _)| *key).collect();
+        for key in keys {
+            if let Some(slot) = self.partitions.remove(key) {
+                self.batches.forget(&slot.place);
+            }
+        }
+        let link = Link::new(&self.config.consumer()).map_err(Error::Client)?;
+        let names: Vec<&str> = self.partitions.topics().iter().map(|topic| topic.name.as_str()).collect();
+        link.consumer().subscribe(&names).map_err(Error::Consumer)?;
+        let old = std::mem::replace(&mut self.link, link);
+        self.lost_since = Some(now);
+        // Closing waits for what will not happen; it may take its thread with it.
+        let closing = thread::Builder::new().name("kafka-leaving".into()).spawn(move || drop(old));
+        closing.map(drop).map_err(Error::Thread)
+    }
+
     /// Commits to Kafka what the table already holds: for lag tools only, so failures don't matter.
     fn commit(&mut self) {
-        if self.commits.is_empty() {
+        if self.commits.is_empty() || self.unreachable || self.lost_since.is_some() {
             return;
         }
         let mut list = TopicPartitionList::new();

@@ -38,6 +38,7 @@ impl Consumer {
         for key in self.keys(places) {
             self.partitions.add(key, self.batches.lanes());
         }
+        self.lost_since = None;
         tracing::info!(partitions = places.len(), "partitions assigned");
         Ok(())
     }
@@ -45,6 +46,9 @@ impl Consumer {
     fn revoked(&mut self, places: &[(String, i32)]) -> Result<(), Error> {
         let lost = self.link.consumer().assignment_lost();
         let reason = if lost { "lost" } else { "revoked" };
+        if lost {
+            self.lost_since = Some(Instant::now());
+        }
         counter!(names::REBALANCES, "reason" => reason).increment(1);
         tracing::info!(partitions = places.len(), reason, "partitions revoked");
         let keys = self.keys(places);
