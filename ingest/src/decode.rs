@@ -14,7 +14,6 @@ mod repair;
 mod row;
 mod syslog;
 mod time;
-mod tree;
 
 use std::borrow::Cow;
 use std::str::FromStr as _;
@@ -30,7 +29,7 @@ use simd_json::{Node, Tape};
 use self::envelope::{Envelope, Record};
 use self::json::{Parser, Written};
 use self::plan::Plans;
-use self::record::Walk as _;
+use self::record::Value;
 use self::row::{RowContext, Scratch, Sink};
 
 /// The stream that records which are detections themselves also feed.
@@ -121,8 +120,6 @@ impl Decoder {
                 dead.push(DeadLetter { message: index, reason, detail, tenant });
             }
         }
-        row::finish(&mut rows);
-        row::finish(&mut detected);
         metrics::counter!(crate::metrics::MISMATCHES, "stream" => stream.name.clone()).increment(mismatches);
         Batch { messages, rows, detections: detected, dead, epoch: directory.epoch, mismatches }
     }
@@ -193,24 +190,19 @@ impl Received<'_> {
         let told = header.or(envelope.format);
         let context =
             RowContext { topic, message: self.message, index: self.index, tenant, envelope, tape, limits };
-        scratch.places.clear();
-        scratch.places.resize(plans.tree.len(), 0);
         let added = match envelope.record {
             Record::Json(root) => {
                 let record = record::Json { tape, root };
-                record.walk(&plans.tree, &mut scratch.places);
-                let told = told.and_then(|name| plans.named(name)).filter(|known| known.shape == Shape::Json);
-                let format = told.or_else(|| plans.recognised(&record, &scratch.places));
-                let chosen = plans.chosen(format, &record, &scratch.places);
-                chosen.and_then(|chosen| row::add(&chosen, &record, &context, sink, scratch))
+                plans
+                    .choose_json(told, &record)
+                    .and_then(|chosen| row::add(&chosen, &record, &context, sink, scratch))
             }
             Record::Text(text) => {
                 let mut fields = record::Fields::default();
-                let format = plans.text_format(told, text, &mut fields);
-                let record = record::Text { fields: &fields };
-                record.walk(&plans.tree, &mut scratch.places);
-                let chosen = plans.chosen(format, &record, &scratch.places);
-                chosen.and_then(|chosen| row::add(&chosen, &record, &context, sink, scratch))
+                plans.choose_text(told, text, &mut fields).and_then(|chosen| {
+                    let record = record::Text { fields: &fields };
+                    row::add(&chosen, &record, &context, sink, scratch)
+                })
             }
         };
         added.map_err(|reject| Reject { tenant: Some(tenant), ..reject })
@@ -249,16 +241,34 @@ fn attribute(
 }
 
 impl Plans {
+    /// The format of a JSON record: as told, else as recognised.
+    fn choose_json<'p>(
+        &'p self,
+        told: Option<&str>,
+        record: &record::Json<'_>,
+    ) -> Result<plan::Chosen<'p>, Reject> {
+        let told = told.and_then(|name| self.named(name)).filter(|format| format.shape == Shape::Json);
+        let marks =
+            if told.is_none() || self.any_conditions { self.recogniser.marks(record) } else { [0; 4] };
+        self.chosen(told.or_else(|| self.recognised(&marks)), &marks)
+    }
+
     /// The format of a text line: as told if it can be read so, else the first that can.
-    fn text_format<'p, 't>(
+    fn choose_text<'p, 't>(
         &'p self,
         told: Option<&str>,
         text: &'t str,
         fields: &mut record::Fields<'t>,
-    ) -> Option<&'p plan::Known> {
+    ) -> Result<plan::Chosen<'p>, Reject> {
         let told = told.and_then(|name| self.named(name));
-        told.filter(|format| fields.read(format.shape, text)).or_else(|| {
+        let format = told.filter(|format| fields.read(format.shape, text)).or_else(|| {
             self.texts.iter().map(|at| &self.formats[*at]).find(|format| fields.read(format.shape, text))
-        })
+        });
+        self.chosen(format, &[0; 4])
     }
+}
+
+/// A value that says something: not null, empty, or `-`.
+fn says_something(value: Value<'_>) -> bool {
+    !matches!(value, Value::Null | Value::Text("" | "-"))
 }

@@ -15,7 +15,7 @@ macro_rules! embedded {
 
 const STREAMS: &[(&str, &str)] = embedded!("streams": "agent_logs", "threat_events");
 const MAPS: &[(&str, &str)] = embedded!("formats/maps": "log_levels", "nxlog_severities", "threat_severities", "windows_classes", "windows_levels");
-const FORMATS: &[(&str, &str)] = embedded!("formats": "auditd", "cloudtrail", "ecs", "evtx-json", "inosec-threat", "json", "ocsf", "suricata-eve", "syslog-3164", "syslog-5424", "text", "winlog-beats6", "winlog-beats7", "winlog-flat", "winlog-nxlog", "winlog-wef");
+const FORMATS: &[(&str, &str)] = embedded!("formats": "auditd", "cloudtrail", "ecs", "evtx-json", "inosec-threat", "json", "ocsf", "suricata-eve", "syslog-3164", "text", "winlog-beats6", "winlog-beats7", "winlog-flat", "winlog-nxlog", "winlog-wef");
 
 /// Streams and formats by name.
 #[derive(Debug, Clone, Default)]

@@ -18,10 +18,8 @@ use crate::Error;
 pub enum Shape {
     /// A JSON object.
     Json,
-    /// A syslog line of RFC 3164; files leave its priority out.
+    /// A syslog line, RFC 3164 or RFC 5424.
     Syslog,
-    /// A syslog line of RFC 5424.
-    Syslog5424,
     /// A line of the Linux audit log.
     Auditd,
     /// Any other line of text.
@@ -78,18 +76,6 @@ pub enum Source {
         /// The value for other keys.
         default: Option<String>,
     },
-    /// A text with the values of paths in it; no value if one of them has none. Written
-    /// `{ template = "suricata:{alert.gid}:{alert.signature_id}" }`.
-    Template(Vec<Piece>),
-}
-
-/// A piece of a template.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Piece {
-    /// Text as it stands.
-    Text(String),
-    /// The value of a path, a scalar written without quotes.
-    Value(Path),
 }
 
 /// How a format feeds one stream.
@@ -148,13 +134,6 @@ enum RawSource {
     One(Path),
     First(Vec<Path>),
     Lookup(RawLookup),
-    Template(RawTemplate),
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawTemplate {
-    template: String,
 }
 
 #[derive(Deserialize)]
@@ -213,7 +192,6 @@ impl RawSource {
         match self {
             Self::One(path) => Ok(Source::First(vec![path])),
             Self::First(paths) => Ok(Source::First(paths)),
-            Self::Template(raw) => pieces(file, &raw.template).map(Source::Template),
             Self::Lookup(lookup) => {
                 let part = |part| match part {
                     RawPart::One(path) => vec![path],
@@ -227,25 +205,6 @@ impl RawSource {
             }
         }
     }
-}
-
-/// `text{path}text`: braces hold paths and can't be written otherwise.
-fn pieces(file: &str, template: &str) -> Result<Vec<Piece>, Error> {
-    let unclosed = || Error::invalid(file, format!("template {template:?}: a brace isn't closed"));
-    let mut pieces = Vec::new();
-    let mut rest = template;
-    while let Some((text, after)) = rest.split_once('{') {
-        let (path, after) = after.split_once('}').ok_or_else(unclosed)?;
-        if !text.is_empty() {
-            pieces.push(Piece::Text(text.to_owned()));
-        }
-        pieces.push(Piece::Value(Path::from(path.to_owned())));
-        rest = after;
-    }
-    if !rest.is_empty() {
-        pieces.push(Piece::Text(rest.to_owned()));
-    }
-    Ok(pieces)
 }
 
 impl RawMap {

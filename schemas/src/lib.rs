@@ -20,7 +20,7 @@ pub use batch::{Batch, Column, DeadLetter, Reason, Rows, Slice};
 pub use catalog::Catalog;
 pub use derive::{arrow_schema, column_docs, create_table};
 pub use error::Error;
-pub use format::{Condition, Format, Mapping, Path, Piece, Shape, Source};
+pub use format::{Condition, Format, Mapping, Path, Shape, Source};
 pub use ident::{EventIds, derived_id};
 pub use kind::{Kind, Layout};
 pub use messages::{Headers, Message, Messages, Permit, Span, TenantSource, Topic};

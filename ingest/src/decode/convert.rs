@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv6Addr};
 
-use inosec_schemas::{Column, Kind, Rows, Slice};
+use inosec_schemas::{Column, ColumnSpec, Kind, Rows, Slice};
 use simd_json::{Node, StaticNode};
 use uuid::Uuid;
 
@@ -14,73 +14,83 @@ use super::time;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Misfit;
 
-/// Puts a value into row `row` of a column of fixed width; on a misfit nothing is put.
-pub(crate) fn put_fixed(
-    column: &mut Column,
-    row: usize,
+/// Appends a value to a column; on a misfit nothing is appended.
+pub(crate) fn push(
+    rows: &mut Rows,
+    position: usize,
     value: Value<'_>,
+    tape: &[Node<'_>],
     arrived_at: i64,
+    scratch: &mut String,
 ) -> Result<(), Misfit> {
-    fn put<T: Clone>(values: &mut Vec<Option<T>>, row: usize, value: T) {
-        values.resize(row, None);
-        values.push(Some(value));
-    }
-    match column {
-        Column::Bool(values) => put(values, row, boolean(value)?),
-        Column::Int16(values) => put(values, row, i16::try_from(integer(value)?).map_err(|_| Misfit)?),
-        Column::Int32(values) => put(values, row, i32::try_from(integer(value)?).map_err(|_| Misfit)?),
-        Column::Int64(values) => put(values, row, integer(value)?),
-        Column::Float64(values) => put(values, row, float(value)?),
-        Column::Timestamp(values) => put(values, row, time::parse(value, arrived_at).ok_or(Misfit)?),
-        Column::Uuid(values) => put(values, row, uuid(value)?),
-        Column::Inet(values) => put(values, row, address(value)?),
-        Column::Text(_) | Column::Json(_) | Column::TextList(_) | Column::Bytes(_) => return Err(Misfit),
+    let stream = std::sync::Arc::clone(&rows.stream);
+    let spec = &stream.columns[position];
+    match spec.kind {
+        Kind::Text => {
+            let slice = text(rows, value, spec, scratch)?;
+            append(rows, position, slice);
+        }
+        Kind::Json => {
+            scratch.clear();
+            match value {
+                Value::Nested(at) => write_json(tape, at, scratch),
+                other => write_scalar(other, scratch),
+            }
+            if scratch.len() > spec.cap as usize {
+                return Err(Misfit);
+            }
+            let slice = rows.push_text(scratch.as_bytes());
+            append(rows, position, Some(slice));
+        }
+        Kind::TextList => {
+            list(value, tape, scratch)?;
+            let slice = rows.push_text(scratch.as_bytes());
+            append(rows, position, Some(slice));
+        }
+        Kind::Bytes => match value {
+            Value::Text(value) => {
+                let slice = rows.push_text(value.as_bytes());
+                append(rows, position, Some(slice));
+            }
+            _ => return Err(Misfit),
+        },
+        Kind::Bool
+        | Kind::Int16
+        | Kind::Int32
+        | Kind::Int64
+        | Kind::Float64
+        | Kind::Timestamp
+        | Kind::Uuid
+        | Kind::Inet => {
+            fixed(&mut rows.columns[position], value, arrived_at)?;
+        }
     }
     Ok(())
 }
 
-/// Puts a place in the text into row `row` of a column of texts.
-pub(crate) fn append(column: &mut Column, row: usize, slice: Option<Slice>) {
-    match column {
+/// Appends to a column of places in the text.
+pub(crate) fn append(rows: &mut Rows, position: usize, slice: Option<Slice>) {
+    match &mut rows.columns[position] {
         Column::Text(values) | Column::Json(values) | Column::TextList(values) | Column::Bytes(values) => {
-            values.resize(row, None);
             values.push(slice);
         }
         other => unreachable!("not a column of texts: {other:?}"),
     }
 }
 
-/// How many values a column holds.
-pub(crate) fn length(column: &Column) -> usize {
+fn fixed(column: &mut Column, value: Value<'_>, arrived_at: i64) -> Result<(), Misfit> {
     match column {
-        Column::Bool(values) => values.len(),
-        Column::Int16(values) => values.len(),
-        Column::Int32(values) => values.len(),
-        Column::Int64(values) | Column::Timestamp(values) => values.len(),
-        Column::Float64(values) => values.len(),
-        Column::Uuid(values) => values.len(),
-        Column::Inet(values) => values.len(),
-        Column::Text(values) | Column::Json(values) | Column::TextList(values) | Column::Bytes(values) => {
-            values.len()
+        Column::Bool(values) => values.push(Some(boolean(value)?)),
+        Column::Int16(values) => values.push(Some(i16::try_from(integer(value)?).map_err(|_| Misfit)?)),
+        Column::Int32(values) => values.push(Some(i32::try_from(integer(value)?).map_err(|_| Misfit)?)),
+        Column::Int64(values) => values.push(Some(integer(value)?)),
+        Column::Float64(values) => values.push(Some(float(value)?)),
+        Column::Timestamp(values) => values.push(Some(time::parse(value, arrived_at).ok_or(Misfit)?)),
+        Column::Uuid(values) => values.push(Some(uuid(value)?)),
+        Column::Inet(values) => values.push(Some(address(value)?)),
+        Column::Text(_) | Column::Json(_) | Column::TextList(_) | Column::Bytes(_) => {
+            unreachable!("not fixed")
         }
-    }
-}
-
-/// Writes a JSON document, a list or bytes as their columns hold them.
-pub(crate) fn write_document(
-    kind: Kind,
-    value: Value<'_>,
-    tape: &[Node<'_>],
-    out: &mut String,
-) -> Result<(), Misfit> {
-    out.clear();
-    match (kind, value) {
-        (Kind::TextList, value) => return list(value, tape, out),
-        (Kind::Json, Value::Nested(at)) => write_json(tape, at, out),
-        (Kind::Json, Value::Text(text)) => write_string(text, out),
-        (Kind::Json, other) => write_scalar(other, out),
-        (_, Value::Text(text)) => out.push_str(text),
-        _ => return Err(Misfit),
     }
     Ok(())
 }
@@ -101,11 +111,8 @@ fn integer(value: Value<'_>) -> Result<i64, Misfit> {
         Value::Text(text) => {
             let text = text.trim();
             let parsed = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
-                // `from_str_radix` would take a sign.
-                Some(digits) if digits.starts_with(|digit: char| digit.is_ascii_hexdigit()) => {
-                    i64::from_str_radix(digits, 16)
-                }
-                _ => text.parse(),
+                Some(digits) => i64::from_str_radix(digits, 16),
+                None => text.parse(),
             };
             parsed.map_err(|_| Misfit)
         }
@@ -142,20 +149,38 @@ fn address(value: Value<'_>) -> Result<IpAddr, Misfit> {
     }
 }
 
-/// Appends a text to the rows' text: its first line if so asked, at most `cap` bytes of it, NULs,
-/// which PostgreSQL's text can't hold, as U+FFFD. `None` if nothing is left.
-pub(crate) fn place_text(rows: &mut Rows, text: &str, cap: usize, first_line: bool) -> Option<Slice> {
-    let mut kept = &text[..text.floor_char_boundary(cap)];
-    if first_line {
-        let end = kept.bytes().position(|byte| byte == b'\r' || byte == b'\n');
-        kept = &kept[..end.unwrap_or(kept.len())];
+/// Text, cut at the column's cap; `None` if its first line is empty.
+fn text(
+    rows: &mut Rows,
+    value: Value<'_>,
+    spec: &ColumnSpec,
+    scratch: &mut String,
+) -> Result<Option<Slice>, Misfit> {
+    let full = match value {
+        Value::Text(text) => text,
+        Value::Nested(_) | Value::Null => return Err(Misfit),
+        other => {
+            scratch.clear();
+            write_scalar(other, scratch);
+            scratch
+        }
+    };
+    Ok(push_text(rows, full, spec))
+}
+
+/// Appends a text to the rows' text as the column wants it.
+pub(crate) fn push_text(rows: &mut Rows, text: &str, spec: &ColumnSpec) -> Option<Slice> {
+    let mut kept = &text[..text.floor_char_boundary(spec.cap as usize)];
+    if spec.first_line {
+        kept = kept.split(['\r', '\n']).next().unwrap_or_default();
     }
     if kept.is_empty() {
         return None;
     }
     if kept.as_bytes().contains(&0) {
+        // PostgreSQL's text can't hold NUL.
         let replaced = kept.replace('\0', "\u{fffd}");
-        return Some(rows.push_text(&replaced.as_bytes()[..replaced.floor_char_boundary(cap)]));
+        return Some(rows.push_text(&replaced.as_bytes()[..replaced.floor_char_boundary(spec.cap as usize)]));
     }
     Some(rows.push_text(kept.as_bytes()))
 }
@@ -190,7 +215,10 @@ pub(crate) fn write_scalar(value: Value<'_>, out: &mut String) {
         Value::Int(value) => write!(out, "{value}"),
         Value::Uint(value) => write!(out, "{value}"),
         Value::Float(value) => write!(out, "{value:?}"),
-        Value::Text(text) => write!(out, "{text}"),
+        Value::Text(text) => {
+            write_string(text, out);
+            Ok(())
+        }
     };
 }
 
@@ -230,23 +258,17 @@ pub(crate) fn write_json(tape: &[Node<'_>], at: usize, out: &mut String) {
 /// A JSON string literal; NUL, which `jsonb` refuses even escaped, becomes U+FFFD.
 pub(crate) fn write_string(text: &str, out: &mut String) {
     out.push('"');
-    let mut plain = 0;
-    for (at, byte) in text.bytes().enumerate() {
-        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
-            continue;
-        }
-        out.push_str(&text[plain..at]);
-        plain = at + 1;
-        match byte {
-            b'"' => out.push_str("\\\""),
-            b'\\' => out.push_str("\\\\"),
-            b'\n' => out.push_str("\\n"),
-            b'\r' => out.push_str("\\r"),
-            b'\t' => out.push_str("\\t"),
-            0 => out.push('\u{fffd}'),
-            other => _ = write!(out, "\\u{other:04x}"),
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\0' => out.push('\u{fffd}'),
+            '\x01'..='\x1f' => _ = write!(out, "\\u{:04x}", u32::from(c)),
+            other => out.push(other),
         }
     }
-    out.push_str(&text[plain..]);
     out.push('"');
 }

@@ -2,6 +2,13 @@
 
 use std::borrow::Cow;
 
+/// Which form a line has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rfc {
+    Rfc3164,
+    Rfc5424,
+}
+
 type Fields<'a> = Vec<(Cow<'a, str>, Cow<'a, str>)>;
 
 const FACILITIES: [&str; 24] = [
@@ -13,24 +20,24 @@ const SEVERITIES: [&str; 8] = ["emerg", "alert", "crit", "err", "warning", "noti
 const MONTHS: [&str; 12] =
     ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
-/// Reads a line of RFC 3164, whose priority may be missing; false if it isn't one.
-pub(crate) fn parse_classic<'a>(line: &'a str, fields: &mut Fields<'a>) -> bool {
-    let (told, rest) = priority(line);
-    classic(rest, fields).map(|()| name_priority(told, fields)).is_some()
-}
-
-/// Reads a line of RFC 5424; false if it isn't one.
-pub(crate) fn parse_modern<'a>(line: &'a str, fields: &mut Fields<'a>) -> bool {
-    let (told, rest) = priority(line);
-    let rest = rest.strip_prefix("1 ").filter(|_| told.is_some());
-    rest.and_then(|rest| modern(rest, fields)).map(|()| name_priority(told, fields)).is_some()
-}
-
-fn name_priority(priority: Option<usize>, fields: &mut Fields<'_>) {
+/// Reads a line; `None` if it is neither form.
+pub(crate) fn parse<'a>(line: &'a str, fields: &mut Fields<'a>) -> Option<Rfc> {
+    let (priority, rest) = priority(line);
+    let rfc = match rest.strip_prefix("1 ").filter(|_| priority.is_some()) {
+        Some(rest) => {
+            modern(rest, fields)?;
+            Rfc::Rfc5424
+        }
+        None => {
+            classic(rest, fields)?;
+            Rfc::Rfc3164
+        }
+    };
     if let Some(priority) = priority {
         fields.push(("facility".into(), FACILITIES[priority / 8].into()));
         fields.push(("severity".into(), SEVERITIES[priority % 8].into()));
     }
+    Some(rfc)
 }
 
 /// `<pri>` and what follows it.
@@ -172,25 +179,20 @@ fn message<'a>(text: &'a str, fields: &mut Fields<'a>) {
 mod tests {
     use super::*;
 
-    fn fields(line: &str) -> Option<Vec<(String, String)>> {
+    fn fields(line: &str) -> Option<(Rfc, Vec<(String, String)>)> {
         let mut fields = Vec::new();
-        if !parse_modern(line, &mut fields) {
-            fields.clear();
-            if !parse_classic(line, &mut fields) {
-                return None;
-            }
-        }
-        Some(fields.into_iter().map(|(name, value)| (name.into_owned(), value.into_owned())).collect())
+        let rfc = parse(line, &mut fields)?;
+        Some((rfc, fields.into_iter().map(|(name, value)| (name.into_owned(), value.into_owned())).collect()))
     }
 
     fn get(line: &str, name: &str) -> Option<String> {
-        fields(line)?.into_iter().find(|(known, _)| known == name).map(|(_, value)| value)
+        fields(line)?.1.into_iter().find(|(known, _)| known == name).map(|(_, value)| value)
     }
 
     #[test]
     fn rfc_3164_with_and_without_priority() {
         let line = "Mar 27 13:06:56 web1 sshd[1291]: Failed password for invalid user admin from 10.0.0.7 port 4022 ssh2";
-        assert!(parse_classic(line, &mut Vec::new()) && !parse_modern(line, &mut Vec::new()));
+        assert_eq!(fields(line).unwrap().0, Rfc::Rfc3164);
         for (name, value) in [
             ("host", "web1"),
             ("program", "sshd"),
@@ -211,7 +213,7 @@ mod tests {
     #[test]
     fn rfc_5424_with_structured_data() {
         let line = r#"<165>1 2003-10-11T22:14:15.003Z host.example evntslog - ID47 [a@1 iut="3" note="say \"hi\""][b x="]"] An event"#;
-        assert!(parse_modern(line, &mut Vec::new()) && !parse_classic(line, &mut Vec::new()));
+        assert_eq!(fields(line).unwrap().0, Rfc::Rfc5424);
         for (name, value) in [
             ("host", "host.example"),
             ("msgid", "ID47"),
