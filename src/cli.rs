@@ -146,7 +146,7 @@ fn dispatch(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Config => output.text_or_json(&config.to_toml(), || config.to_json()),
         Command::Migrate => block_on(migrate::migrate(&config, output)),
         Command::Tenant(args) => block_on(tenant::tenant(args, &config, output)),
-        Command::Replay(args) => replay::replay(args, &config, output),
+        Command::Replay(args) => replay::replay(&args, &config, output),
         Command::Events(args) => block_on(events::events(args, &config, output)),
         Command::Dlq(args) => block_on(dlq::dlq(args, &config, output)),
         Command::Offsets(args) => block_on(offsets::offsets(args, &config, output)),

@@ -413,6 +413,10 @@ pub fn print(micro: &Micro) {
         micro.block_bytes,
         micro.plain_bytes,
         micro.events_per_block
-    );    let columns = micro.columns.iter().map(|(name, bytes)| format!("{name} {bytes:.0}"));
-    println!("COPY bytes per row by column, 4 of each its length: {}", columns.collect::<Vec<_>>().join(", "));
+    );
+    let columns = micro.columns.iter().map(|(name, bytes)| format!("{name} {bytes:.0}"));
+    println!(
+        "COPY bytes per row by column, 4 of each its length: {}",
+        columns.collect::<Vec<_>>().join(", ")
+    );
 }

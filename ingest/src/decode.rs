@@ -108,14 +108,14 @@ impl Decoder {
         let mut dead = Vec::new();
         let mut mismatches = 0;
         for (index, message) in (0..).zip(&messages.entries) {
-            let sink = Sink { rows: &mut rows, detections: &mut detected, mismatches: &mut mismatches };
+            let mut sink = Sink { rows: &mut rows, detections: &mut detected, mismatches: &mut mismatches };
             let received = Received {
                 message,
                 index,
                 value: messages.value(message),
                 headers: messages.headers(message),
             };
-            if let Err(reject) = received.decode(&shared, parser, tape, sink, scratch) {
+            if let Err(reject) = received.decode(&shared, parser, tape, &mut sink, scratch) {
                 let Reject { reason, detail, tenant } = reject;
                 dead.push(DeadLetter { message: index, reason, detail, tenant });
             }
@@ -139,7 +139,7 @@ impl Received<'_> {
         shared: &Shared<'_>,
         parser: &mut Parser,
         kept: &mut Tape<'static>,
-        sink: Sink<'_>,
+        sink: &mut Sink<'_>,
         scratch: &mut Scratch,
     ) -> Result<(), Reject> {
         if self.message.tombstone {
@@ -181,7 +181,7 @@ impl Received<'_> {
         shared: &Shared<'_>,
         envelope: &Envelope<'_>,
         tape: &[Node<'_>],
-        sink: Sink<'_>,
+        sink: &mut Sink<'_>,
         scratch: &mut Scratch,
     ) -> Result<(), Reject> {
         let Shared { topic, plans, directory, limits } = *shared;

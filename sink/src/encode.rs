@@ -149,12 +149,12 @@ impl CopyWriter {
             match column {
                 Column::Bool(values) => self.optional(values[row], |to, value| to.fixed([u8::from(value)])),
                 Column::Int16(values) => {
-                    self.optional(values[row], |to, value| to.fixed(value.to_be_bytes()))
+                    self.optional(values[row], |to, value| to.fixed(value.to_be_bytes()));
                 }
                 Column::Int32(values) => self.optional(values[row], Self::int32),
                 Column::Int64(values) => self.optional(values[row], Self::int64),
                 Column::Float64(values) => {
-                    self.optional(values[row], |to, value| to.fixed(value.to_be_bytes()))
+                    self.optional(values[row], |to, value| to.fixed(value.to_be_bytes()));
                 }
                 Column::Timestamp(values) => self.optional(values[row], Self::timestamp),
                 Column::Uuid(values) => self.optional(values[row], Self::uuid),

@@ -12,20 +12,23 @@ const KAFKA: u8 = 3;
 const DATABASE: u8 = 4;
 const NOT_MIGRATED: u8 = 5;
 
+/// What was looked at, and what was found: a line, or an exit status and what to do.
+type Finding = (String, Result<String, (u8, String)>);
+
 /// Checks everything and reports everything; the first failure decides the exit status.
 pub async fn check(config: &Config, output: &Output) -> Result<(), Failure> {
-    let mut findings: Vec<(String, Result<String, (u8, String)>)> = Vec::new();
+    let mut findings: Vec<Finding> = Vec::new();
     findings.push(("configuration".to_owned(), configuration(config)));
     findings.push(("kafka".to_owned(), kafka(config)));
     for name in config.databases.keys() {
         findings.push((format!("database {name}"), database(config, name).await));
     }
     let status = findings.iter().find_map(|(_, found)| found.as_ref().err().map(|(status, _)| *status));
-    let line = |(what, found): &(String, Result<String, (u8, String)>)| match found {
+    let line = |(what, found): &Finding| match found {
         Ok(text) => format!("ok    {what}: {text}"),
         Err((_, text)) => format!("FAIL  {what}: {text}"),
     };
-    let document = |(what, found): &(String, Result<String, (u8, String)>)| match found {
+    let document = |(what, found): &Finding| match found {
         Ok(text) => json!({ "what": what, "ok": true, "text": text }),
         Err((_, text)) => json!({ "what": what, "ok": false, "text": text }),
     };

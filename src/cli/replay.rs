@@ -39,13 +39,13 @@ pub struct Args {
 }
 
 /// Sends the file.
-pub fn replay(args: Args, config: &Config, output: &Output) -> Result<(), Failure> {
+pub fn replay(args: &Args, config: &Config, output: &Output) -> Result<(), Failure> {
     let topic = match &args.topic {
         Some(topic) => topic.clone(),
         None => default_topic(config)?,
     };
     let producer = Producer::new(&config.kafka)?;
-    let mut sending = Sending::new(&producer, &topic, &args);
+    let mut sending = Sending::new(&producer, &topic, args);
     let mut pass = 0;
     while (args.times == 0 || pass < args.times) && !sending.done() {
         let before = sending.sent;

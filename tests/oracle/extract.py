@@ -243,9 +243,9 @@ def epoch(value):
     elif move < 0:
         digits = digits.rjust(1 - move, "0")
         digits, fraction = digits[:move], digits[move:] + fraction
-    if int(digits) >= 1 << 63:
-        return None
     whole = int(digits)
+    if whole >= (1 << 63) + bool(match[1]):
+        return None
     power = 6 if whole < 10**11 else 3 if whole < 10**14 else 0 if whole < 10**17 else -3
     exact = int(digits + fraction.ljust(6, "0")[:6])  # in millionths of the unit
     micros = exact * 10 ** (power + 3) // 10**9
@@ -436,13 +436,19 @@ landlock_restrict_self memfd_secret process_mrelease futex_waitv set_mempolicy_h
 
 
 def open_envelope(message):
-    """The record (an object or a line) and what the envelope says besides."""
-    event = message.get("event") if isinstance(message.get("event"), dict) else message.get("raw")
-    if isinstance(event, Number) or not isinstance(event, (dict, str)):
-        return message, {}
-    if "@timestamp" in message:
-        return message, {}
-    return event, message
+    """The record (an object or a line) and what the envelope says besides.
+
+    An object with `event` (an object) or `raw` (a text) is an envelope if it names a format or a
+    tenant or if its other members are scalars, and has no @timestamp; else it is the record.
+    """
+    is_text = lambda value: type(value) is str
+    inner = [v for k, v in message.items() if (k == "event" and isinstance(v, dict)) or (k == "raw" and is_text(v))]
+    named = any(is_text(message.get(name)) for name in ("format", "fmt", "tenant_id"))
+    others = (v for k, v in message.items() if not (k == "event" and isinstance(v, dict)))
+    scalars = not any(isinstance(value, (dict, list)) for value in others)
+    if inner and "@timestamp" not in message and (named or scalars):
+        return inner[-1], message
+    return message, {}
 
 
 class Unreadable(Exception):
@@ -480,7 +486,8 @@ def value_of(record, source):
 
 def extract(message, descriptions, arrived_at):
     record, envelope = open_envelope(message) if isinstance(message, dict) else (message, {})
-    known, record = choose(record, envelope.get("format", envelope.get("fmt")), descriptions)
+    told = [envelope[name] for name in envelope if name in ("format", "fmt") and type(envelope[name]) is str]
+    known, record = choose(record, told[-1] if told else None, descriptions)
     if not holds(record, known.when):
         raise Unreadable(f"{known.name} has no row for this stream in it")
     row = {"format": known.name}

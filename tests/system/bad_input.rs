@@ -125,7 +125,7 @@ async fn bad_messages(store: Store) {
     for (offset, (name, message, expected)) in (0..).zip(&cases) {
         match expected {
             None => {
-                assert!(stored.contains(&offset), "{name}: {:?}", dead.get(&offset).map(|letter| &letter.0))
+                assert!(stored.contains(&offset), "{name}: {:?}", dead.get(&offset).map(|letter| &letter.0));
             }
             Some(reason) => {
                 let (found, payload) = dead.get(&offset).unwrap_or_else(|| panic!("{name} became a row"));

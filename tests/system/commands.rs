@@ -137,7 +137,11 @@ async fn metrics_are_documented_and_clean() {
         docs.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
     let undocumented: Vec<_> = names.difference(&documented).collect();
     assert!(undocumented.is_empty(), "not in docs/metrics.md: {undocumented:?}");
-    assert_eq!(documented, named_in_code().iter().map(String::as_str).collect(), "docs/metrics.md and the code");
+    assert_eq!(
+        documented,
+        named_in_code().iter().map(String::as_str).collect(),
+        "docs/metrics.md and the code"
+    );
 
     let mut promtool = Command::new("promtool")
         .args(["check", "metrics"])

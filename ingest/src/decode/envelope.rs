@@ -53,7 +53,7 @@ impl<'a> Envelope<'a> {
             let value = value_at(tape, at);
             match (name, value) {
                 ("event", Value::Nested(_)) if matches!(tape[at], Node::Object { .. }) => {
-                    inner = Some(Record::Json(at))
+                    inner = Some(Record::Json(at));
                 }
                 ("raw", Value::Text(text)) => inner = Some(Record::Text(text)),
                 ("tenant_id", Value::Text(text)) => envelope.tenant = Some(text),

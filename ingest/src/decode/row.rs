@@ -43,7 +43,7 @@ pub(crate) fn add(
     chosen: &Chosen<'_>,
     record: &impl Walk,
     context: &RowContext<'_>,
-    sink: Sink<'_>,
+    sink: &mut Sink<'_>,
     scratch: &mut Scratch,
 ) -> Result<(), Reject> {
     one(&chosen.format.name, &chosen.format.plan, record, context, sink.rows, sink.mismatches, scratch)?;

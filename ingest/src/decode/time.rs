@@ -34,8 +34,8 @@ fn of_text(text: &str, arrived_at: i64) -> Option<i64> {
 fn of_number(number: i64, fraction: i64) -> Option<i64> {
     match number.unsigned_abs() {
         0..100_000_000_000 => number.checked_mul(SECOND)?.checked_add(fraction),
-        0..100_000_000_000_000 => number.checked_mul(1000)?.checked_add(fraction / 1000),
-        0..100_000_000_000_000_000 => Some(number),
+        100_000_000_000..100_000_000_000_000 => number.checked_mul(1000)?.checked_add(fraction / 1000),
+        100_000_000_000_000..100_000_000_000_000_000 => Some(number),
         _ => Some(number / 1000),
     }
 }
