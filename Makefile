@@ -23,9 +23,9 @@ test: ## every test, on real servers
 	@$(prerequisites) test
 	@$(services) run cargo test --workspace
 
-soak: ## the exactly-once runs at full length, with crashes
+soak: ## 500 random kills under load, five minutes of overload
 	@$(prerequisites) test
-	@INOSEC_SOAK=full $(services) run cargo test --release --test system -- soak --nocapture
+	@INOSEC_SOAK=full $(services) run cargo test --release --test system -- killed_at_random_under_load memory_stays_bounded --nocapture
 
 check: ## format, lints and unit tests; no server
 	@$(prerequisites) build

@@ -80,23 +80,13 @@ async fn killed_at_each_named_point() {
     arena.end().await;
 }
 
-/// Two to four replicas, killed and started at random: every kill is also a rebalance.
+/// Two to four replicas, killed and started at random: every kill is also a rebalance. Twenty kills;
+/// `make soak` does 500.
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_random_under_load() {
     let _calm = calm().await;
-    kill_at_random("killed at random under load", 20).await;
-}
-
-/// The same at full count; `make soak`.
-#[tokio::test(flavor = "multi_thread")]
-async fn soak_killed_at_random_under_load() {
-    if std::env::var("INOSEC_SOAK").as_deref() == Ok("full") {
-        let _calm = calm().await;
-        kill_at_random("soak: killed at random under load", 500).await;
-    }
-}
-
-async fn kill_at_random(what: &str, kills: u32) {
+    let what = "killed at random under load";
+    let kills = if std::env::var("INOSEC_SOAK").as_deref() == Ok("full") { 500 } else { 20 };
     let mut random = Random::new(what);
     let arena = Arena::new("kills").await;
     let load = Load::start(&arena.topic, arena.tenant, 400);
