@@ -1,4 +1,5 @@
-//! Decode against a slow extractor in Python that reads the same descriptions and shares no code.
+//! Decode against a slow extractor in Python that reads the same descriptions and shares no code, and
+//! against anything at all.
 
 #![allow(missing_docs)]
 
@@ -9,9 +10,10 @@ use std::sync::Arc;
 
 use inosec_ingest::{Decoder, Limits};
 use inosec_schemas::{
-    Catalog, Column, Directory, EventIds, Fill, Message, Messages, Rows, Tenant, TenantId, TenantSource, TenantStatus,
-    Tier, Topic,
+    Batch, Catalog, Column, Directory, EventIds, Fill, Message, Messages, Rows, Tenant, TenantId,
+    TenantSource, TenantStatus, Tier, Topic,
 };
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 /// 2026-01-01: gives the year of times that leave it out.
@@ -37,7 +39,10 @@ fn every_column_of_the_corpus_equals_the_slow_extractor() {
                     if found != *value {
                         different += 1;
                         if examples.len() < 10 {
-                            examples.push(format!("{name}: {found} is not {value} in {}", String::from_utf8_lossy(chunk[row])));
+                            examples.push(format!(
+                                "{name}: {found} is not {value} in {}",
+                                String::from_utf8_lossy(chunk[row])
+                            ));
                         }
                     }
                 }
@@ -81,6 +86,13 @@ fn extract(lines: &[u8]) -> String {
 }
 
 fn decode(lines: &[&[u8]]) -> Rows {
+    let batch = decode_any(lines);
+    let reasons: Vec<_> = batch.dead.iter().take(5).collect();
+    assert!(batch.dead.is_empty(), "dead letters: {reasons:?}");
+    batch.rows
+}
+
+fn decode_any(lines: &[&[u8]]) -> Batch {
     let catalog = Catalog::embedded().unwrap();
     let tenant = TenantId(uuid::Uuid::from_u128(7));
     let topic = Arc::new(Topic {
@@ -108,11 +120,53 @@ fn decode(lines: &[&[u8]]) -> Rows {
         messages.push(place, line, &[]);
     }
     let limits = Limits { max_age_us: 1, max_skew_us: 1, max_message_bytes: 16 << 20, max_depth: 128 };
-    let batch = Decoder::new(&catalog, limits).decode(messages, &directory);
-    let reasons: Vec<_> = batch.dead.iter().take(5).collect();
-    assert!(batch.dead.is_empty(), "dead letters: {reasons:?}");
-    batch.rows
+    Decoder::new(&catalog, limits).decode(messages, &directory)
 }
+
+proptest! {
+    /// Whatever bytes arrive: one row or one dead letter each, and texts PostgreSQL can hold.
+    #[test]
+    fn any_bytes_become_a_row_or_a_dead_letter(
+        any in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 1..6),
+        broken in prop::collection::vec((0..SOUND.len(), any::<usize>(), any::<u8>()), 1..6),
+    ) {
+        let mut messages = any;
+        for (which, place, byte) in broken {
+            let mut message = SOUND[which].as_bytes().to_vec();
+            let place = place % message.len();
+            message[place] = byte;
+            messages.push(message);
+        }
+        let lines: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
+        let batch = decode_any(&lines);
+        prop_assert_eq!(batch.rows.len() + batch.dead.len(), lines.len());
+        let mut seen: Vec<u32> = batch.rows.message.iter().copied().chain(batch.dead.iter().map(|dead| dead.message)).collect();
+        seen.sort_unstable();
+        prop_assert_eq!(seen, (0..u32::try_from(lines.len()).unwrap()).collect::<Vec<_>>());
+        for rows in [&batch.rows, &batch.detections] {
+            for column in &rows.columns {
+                if let Column::Text(values) = column {
+                    prop_assert_eq!(values.len(), rows.len());
+                    for slice in values.iter().flatten() {
+                        let text = rows.slice(*slice);
+                        prop_assert!(std::str::from_utf8(text).is_ok() && !text.contains(&0));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// One record of each kind of format, to be broken in one place.
+const SOUND: &[&str] = &[
+    r#"{"host":"h","ts":"2026-01-01T00:00:00Z","format":"json","src":"s","event":{"message":"m","n":[1,{"a":null}]}}"#,
+    r#"{"EventID":4624,"SourceName":"s","EventReceivedTime":"2020-01-01 00:00:00","Hostname":"h","SourcePort":"1","Message":"a\r\nb"}"#,
+    r#"{"timestamp":"2022-01-07T10:16:40.480073+0000","event_type":"alert","src_ip":"1.2.3.4","alert":{"signature_id":1,"signature":"s","severity":1}}"#,
+    r#"{"Event":{"System":{"EventID":1,"Computer":"c","TimeCreated":{"\u0023attributes":{"SystemTime":"2021-04-22T08:50:53.614492Z"}}}}}"#,
+    "Mar 27 13:06:56 web1 sshd[1]: Failed password for root from 10.0.0.7 port 4022 ssh2",
+    "<165>1 2003-10-11T22:14:15.003Z host app - ID47 [a@1 iut=\"3\"] text",
+    "type=SYSCALL msg=audit(1604996384.965:93777): arch=c000003e syscall=59 success=yes exe=2F62696E key=(null)",
+];
 
 /// A value as the extractor prints it.
 fn found(rows: &Rows, column: usize, row: usize) -> Value {

@@ -149,30 +149,31 @@ fn unescape(value: &str) -> String {
     plain
 }
 
-/// The text, and who logs in from where, as sshd and its like put it.
+/// The text, and who logs in from where, as sshd puts it. The name is the attacker's to choose, so the
+/// last `from` counts: `Invalid user a from 8.8.8.8 port 1 from 6.6.6.6 port 22` came from 6.6.6.6.
 fn message<'a>(text: &'a str, fields: &mut Fields<'a>) {
     fields.push(("message".into(), text.into()));
-    let words: Vec<&str> = text.split_ascii_whitespace().take(16).collect();
-    let after = |word: &str| {
-        let place = words.iter().position(|known| *known == word)?;
-        words.get(place + 1).copied()
-    };
-    let user = match words.as_slice() {
-        ["Failed" | "Accepted" | "Invalid", ..] => match after("user") {
-            Some(user) => Some(user),
-            None => after("for"),
-        },
-        _ => None,
-    };
-    if let Some(user) = user {
-        fields.push(("user".into(), user.into()));
-        if let Some(address) = after("from") {
-            fields.push(("src_ip".into(), address.into()));
-        }
-        if let Some(port) = after("port") {
-            fields.push(("src_port".into(), port.into()));
-        }
+    let Some((name, origin)) = login(text).and_then(|told| told.rsplit_once(" from ")) else { return };
+    let mut words = origin.split_ascii_whitespace();
+    let Some(address) = words.next() else { return };
+    fields.push(("user".into(), name.into()));
+    fields.push(("src_ip".into(), address.into()));
+    if words.next() == Some("port")
+        && let Some(port) = words.next()
+    {
+        fields.push(("src_port".into(), port.into()));
     }
+}
+
+/// What follows `Failed METHOD for [invalid user ]`, `Accepted METHOD for ` or `Invalid user `.
+fn login(text: &str) -> Option<&str> {
+    if let Some(rest) = text.strip_prefix("Invalid user ") {
+        return Some(rest);
+    }
+    let rest = text.strip_prefix("Failed ").or_else(|| text.strip_prefix("Accepted "))?;
+    let (_, rest) = rest.split_once(' ')?;
+    let rest = rest.strip_prefix("for ")?;
+    Some(rest.strip_prefix("invalid user ").unwrap_or(rest))
 }
 
 #[cfg(test)]
@@ -208,6 +209,17 @@ mod tests {
             get("Mar 27 13:06:56 h sshd[1]: Accepted publickey for root from ::1 port 2", "user").as_deref(),
             Some("root")
         );
+    }
+
+    #[test]
+    fn a_user_name_cannot_forge_the_address() {
+        let line = "Mar 27 13:06:56 web1 sshd[1]: Invalid user a from 8.8.8.8 port 1 from 6.6.6.6 port 22";
+        assert_eq!(get(line, "src_ip").as_deref(), Some("6.6.6.6"));
+        assert_eq!(get(line, "src_port").as_deref(), Some("22"));
+        assert_eq!(get(line, "user").as_deref(), Some("a from 8.8.8.8 port 1"));
+        let line =
+            "Mar 27 13:06:56 web1 sshd[1]: Failed password for invalid user  from 6.6.6.6 port 22 ssh2";
+        assert_eq!(get(line, "src_ip").as_deref(), Some("6.6.6.6"));
     }
 
     #[test]
