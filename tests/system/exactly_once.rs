@@ -19,11 +19,11 @@ const QUICK: &str = "session_timeout = \"1500ms\"";
 const PARTITIONS: i32 = 4;
 
 /// A topic, a database, a tenant and a configuration.
-struct Arena {
-    topic: String,
-    tenant: Uuid,
-    setup: Setup,
-    database: Database,
+pub struct Arena {
+    pub topic: String,
+    pub tenant: Uuid,
+    pub setup: Setup,
+    pub database: Database,
 }
 
 impl Arena {
@@ -34,7 +34,7 @@ impl Arena {
     }
 
     /// inosec reaches `database` through `url`.
-    async fn over(what: &str, database: Database, url: &str) -> Self {
+    pub async fn over(what: &str, database: Database, url: &str) -> Self {
         let topic = kafka::topic_name(what);
         kafka::create_topic(&topic, PARTITIONS, &[]).await;
         let more = format!(
@@ -50,13 +50,13 @@ impl Arena {
     }
 
     /// Waits until all is consumed, then compares.
-    async fn settle(&self, what: &str, ledger: &Ledger, inosec: &Running) {
+    pub async fn settle(&self, what: &str, ledger: &Ledger, inosec: &Running) {
         wait_consumed(&self.database, ledger, inosec).await;
         verdict(&self.database, ledger).await.assert_exact(what);
         check_counts(&self.database).await;
     }
 
-    async fn end(self) {
+    pub async fn end(self) {
         self.database.drop().await;
         kafka::delete_topic(&self.topic).await;
     }

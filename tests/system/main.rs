@@ -7,6 +7,7 @@ mod bad_input;
 mod bounded;
 mod commands;
 mod conservation;
+mod database_faults;
 mod exactly_once;
 mod streams;
 mod support;

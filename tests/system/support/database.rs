@@ -29,6 +29,11 @@ impl Database {
         Self { name, url, client, admin_url: admin_url.to_owned() }
     }
 
+    /// Connects again, after the server was restarted.
+    pub async fn reconnect(&mut self) {
+        self.client = connect(&self.url).await;
+    }
+
     pub async fn rows(&self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Vec<Row> {
         self.client.query(sql, parameters).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"))
     }
