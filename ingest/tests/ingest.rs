@@ -1,7 +1,7 @@
 //! Decode against a slow extractor in Python that reads the same descriptions and shares no code, and
 //! against anything at all.
 
-#![allow(missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs)]
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
