@@ -102,7 +102,7 @@ pub fn topics_without_kafka(config: &Config, database: &str) -> Result<Vec<Arc<T
 /// Decodes and seals messages outside a running road.
 pub fn redo(config: &Config, database: &str, store: &Arc<Store>) -> Result<Redo, Error> {
     let catalog = databases::catalog(config)?;
-    Ok(lane::Work::new(config, database, &catalog, Arc::clone(store)).redo())
+    Ok(lane::work(config, database, &catalog, Arc::clone(store)))
 }
 
 /// Starts the road of every database.
@@ -203,8 +203,8 @@ impl Road {
         for _ in 0..config.databases[name].writers {
             let (lane, messages) = mpsc::channel(LANE);
             lanes.push(lane);
-            let work = lane::Work::new(config, name, catalog, Arc::clone(&store));
-            lane::spawn(&mut stages, name, work, messages, reports.clone());
+            let work = lane::work(config, name, catalog, Arc::clone(&store));
+            lane::spawn(&mut stages, name, &store, work, messages, reports.clone());
         }
         drop(reports);
         let settings = consumer_config(config);

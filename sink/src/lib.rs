@@ -48,4 +48,4 @@ pub use redrive::{Redriven, redrive};
 pub use store::{Store, StoreConfig, wait_for};
 pub use tenants::{NewTenant, TenantRow};
 pub use transaction::Lost;
-pub use writer::{Redo, Writer, Written};
+pub use writer::{Redo, Writer, Written, prepare};

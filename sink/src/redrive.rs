@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::dlq::{Letter, LetterContents, LetterFilter};
 use crate::letters::headers_of_json;
 use crate::transaction::Proof;
-use crate::writer::{Redo, Settled, redo_blocking, refresh_directory, settle};
+use crate::writer::{Redo, Settled, prepare, refresh_directory, settle};
 use crate::{Error, Store};
 
 /// Letters of one transaction at most.
@@ -118,7 +118,7 @@ async fn drive(
     let mut work = vec![letters];
     while let Some(mut letters) = work.pop() {
         let ids: Vec<i64> = letters.iter().map(|letter| letter.letter.id).collect();
-        let sealed = redo_blocking(store, messages(topic, &letters), redo).await?;
+        let sealed = prepare(store, messages(topic, &letters), redo).await?;
         let dead = &sealed.batch.dead;
         if dead.len() == letters.len() {
             done.note_dead(&ids, dead);

@@ -25,8 +25,8 @@ use crate::seal::{SealOptions, Sealed, seal};
 use crate::transaction::{Failure, Lost, Outcome, Proof, Stored, attempt, took_effect};
 use crate::{Error, Store, fault, metrics as names};
 
-/// Decodes and seals messages again under a batch number of its own, with the tenants known now.
-/// Runs on a blocking thread.
+/// Decodes and seals messages under a batch number, with the tenants known now. Runs on a blocking
+/// thread.
 pub type Redo = Arc<dyn Fn(Messages, i64) -> Sealed + Send + Sync>;
 
 /// After so many failures in a row that are no outage (locks, deadlocks) the circuit opens too.
@@ -83,7 +83,7 @@ impl Writer {
         while let Some(next) = work.pop() {
             let sealed = match next {
                 Work::Sealed(sealed) => sealed,
-                Work::Again(messages) => Box::new(self.redo(messages, redo).await?),
+                Work::Again(messages) => Box::new(prepare(&self.store, messages, redo).await?),
             };
             written.transactions += 1;
             match settle(&self.store, &sealed, &Proof::Offsets).await? {
@@ -102,18 +102,10 @@ impl Writer {
         }
         Ok(written)
     }
-
-    async fn redo(&self, messages: Messages, redo: &Redo) -> Result<Sealed, Error> {
-        redo_blocking(&self.store, messages, redo).await
-    }
 }
 
 /// Draws a number, waiting out outages, and decodes and seals on a blocking thread.
-pub(crate) async fn redo_blocking(
-    store: &Arc<Store>,
-    messages: Messages,
-    redo: &Redo,
-) -> Result<Sealed, Error> {
+pub async fn prepare(store: &Store, messages: Messages, redo: &Redo) -> Result<Sealed, Error> {
     let number = number(store).await?;
     let redo = Arc::clone(redo);
     Ok(tokio::task::spawn_blocking(move || redo(messages, number)).await?)

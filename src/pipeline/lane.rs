@@ -23,15 +23,20 @@ pub struct Report {
 }
 
 /// The pure work of a lane, with the decoder's scratch space.
-pub struct Work {
+struct Work {
     store: Arc<Store>,
     decoder: Mutex<Decoder>,
     options: SealOptions,
 }
 
+/// The work of one lane of this database, for whoever calls it with messages.
+pub fn work(config: &Config, database: &str, catalog: &Catalog, store: Arc<Store>) -> Redo {
+    let work = Work::new(config, database, catalog, store);
+    Arc::new(move |messages, number| work.prepare(messages, number))
+}
+
 impl Work {
-    /// Work for one lane of this database.
-    pub fn new(config: &Config, database: &str, catalog: &Catalog, store: Arc<Store>) -> Arc<Self> {
+    fn new(config: &Config, database: &str, catalog: &Catalog, store: Arc<Store>) -> Self {
         let limits = Limits {
             max_age_us: micros(config.time.max_age),
             max_skew_us: micros(config.time.max_skew),
@@ -40,12 +45,7 @@ impl Work {
         };
         let level = config.databases[database].zstd_level;
         let options = SealOptions { blocks: BlockOptions { level, ..BlockOptions::default() } };
-        Arc::new(Self { store, decoder: Mutex::new(Decoder::new(catalog, limits)), options })
-    }
-
-    /// What a writer calls when it must start over.
-    pub fn redo(self: Arc<Self>) -> Redo {
-        Arc::new(move |messages, number| self.prepare(messages, number))
+        Self { store, decoder: Mutex::new(Decoder::new(catalog, limits)), options }
     }
 
     /// Messages to what the database takes. CPU work: not for async threads.
@@ -66,26 +66,27 @@ fn micros(duration: std::time::Duration) -> i64 {
 pub fn spawn(
     stages: &mut JoinSet<Result<(), Error>>,
     name: &str,
-    work: Arc<Work>,
+    store: &Arc<Store>,
+    redo: Redo,
     messages: mpsc::Receiver<Messages>,
     reports: mpsc::Sender<Report>,
 ) {
     let (sealed, batches) = mpsc::channel(1);
-    stages.spawn(prepare(name.to_owned(), Arc::clone(&work), messages, sealed));
-    stages.spawn(write(name.to_owned(), work, batches, reports));
+    stages.spawn(prepare(name.to_owned(), Arc::clone(store), Arc::clone(&redo), messages, sealed));
+    stages.spawn(write(name.to_owned(), Arc::clone(store), redo, batches, reports));
 }
 
 async fn prepare(
     name: String,
-    work: Arc<Work>,
+    store: Arc<Store>,
+    redo: Redo,
     mut messages: mpsc::Receiver<Messages>,
     sealed: mpsc::Sender<Sealed>,
 ) -> Result<(), Error> {
     while let Some(batch) = messages.recv().await {
-        let number =
-            work.store.number().await.map_err(|source| Error::Sink { name: name.clone(), source })?;
-        let at_work = Arc::clone(&work);
-        let ready = tokio::task::spawn_blocking(move || at_work.prepare(batch, number)).await?;
+        let ready = inosec_sink::prepare(&store, batch, &redo)
+            .await
+            .map_err(|source| Error::Sink { name: name.clone(), source })?;
         if sealed.send(ready).await.is_err() {
             return Err(Error::Ended("a writer"));
         }
@@ -95,12 +96,12 @@ async fn prepare(
 
 async fn write(
     name: String,
-    work: Arc<Work>,
+    store: Arc<Store>,
+    redo: Redo,
     mut batches: mpsc::Receiver<Sealed>,
     reports: mpsc::Sender<Report>,
 ) -> Result<(), Error> {
-    let mut writer = Writer::new(Arc::clone(&work.store));
-    let redo = work.redo();
+    let mut writer = Writer::new(store);
     while let Some(sealed) = batches.recv().await {
         let topic = Arc::clone(sealed.batch.messages.topic());
         let written =
