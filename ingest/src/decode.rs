@@ -7,6 +7,7 @@ mod auditd;
 mod convert;
 mod envelope;
 mod json;
+mod names;
 mod plan;
 mod recognise;
 mod record;
@@ -26,10 +27,11 @@ use inosec_schemas::{
 };
 use simd_json::{Node, Tape};
 
-use self::envelope::{Envelope, Record};
+use self::envelope::Envelope;
 use self::json::{Parser, Written};
+use self::names::{Hit, Names};
 use self::plan::Plans;
-use self::record::Value;
+use self::record::{Record, Value};
 use self::row::{RowContext, Scratch, Sink};
 
 /// The stream that records which are detections themselves also feed.
@@ -67,10 +69,18 @@ impl Reject {
 pub struct Decoder {
     limits: Limits,
     catalog: Catalog,
-    plans: HashMap<String, Plans, foldhash::fast::RandomState>,
+    plans: HashMap<String, (Plans, Names), foldhash::fast::RandomState>,
     parser: Parser,
     tape: Tape<'static>,
     scratch: Scratch,
+}
+
+/// What decoding a message needs to write to.
+struct Tools<'a> {
+    parser: &'a mut Parser,
+    tape: &'a mut Tape<'static>,
+    names: &'a mut Names,
+    scratch: &'a mut Scratch,
 }
 
 /// What all messages of a batch share.
@@ -100,7 +110,11 @@ impl Decoder {
         let topic = Arc::clone(messages.topic());
         let stream = &topic.stream;
         let Self { limits, catalog, plans, parser, tape, scratch } = self;
-        let plans = plans.entry_ref(stream.name.as_str()).or_insert_with(|| Plans::compile(catalog, stream));
+        let (plans, names) = plans.entry_ref(stream.name.as_str()).or_insert_with(|| {
+            let mut names = Names::default();
+            (Plans::compile(catalog, stream, &mut names), names)
+        });
+        let mut tools = Tools { parser, tape, names, scratch };
         let detections = catalog.streams.get(DETECTIONS).unwrap_or(stream).clone();
         let shared = Shared { topic: &topic, plans, directory, limits };
         let mut rows = Rows::new(Arc::clone(stream));
@@ -115,11 +129,13 @@ impl Decoder {
                 value: messages.value(message),
                 headers: messages.headers(message),
             };
-            if let Err(reject) = received.decode(&shared, parser, tape, &mut sink, scratch) {
+            if let Err(reject) = received.decode(&shared, &mut tools, &mut sink) {
                 let Reject { reason, detail, tenant } = reject;
                 dead.push(DeadLetter { message: index, reason, detail, tenant });
             }
         }
+        rows.finish();
+        detected.finish();
         metrics::counter!(crate::metrics::MISMATCHES, "stream" => stream.name.clone()).increment(mismatches);
         Batch { messages, rows, detections: detected, dead, epoch: directory.epoch, mismatches }
     }
@@ -134,14 +150,7 @@ struct Received<'a> {
 }
 
 impl Received<'_> {
-    fn decode(
-        &self,
-        shared: &Shared<'_>,
-        parser: &mut Parser,
-        kept: &mut Tape<'static>,
-        sink: &mut Sink<'_>,
-        scratch: &mut Scratch,
-    ) -> Result<(), Reject> {
+    fn decode(&self, shared: &Shared<'_>, tools: &mut Tools<'_>, sink: &mut Sink<'_>) -> Result<(), Reject> {
         if self.message.tombstone {
             return Err(Reject::new(Reason::Tombstone, "the value is null"));
         }
@@ -150,24 +159,25 @@ impl Received<'_> {
             let detail = format!("{} bytes, {allowed} are allowed", self.value.len());
             return Err(Reject::new(Reason::TooLarge, detail));
         }
+        let Tools { parser, tape: kept, names, scratch } = tools;
         if json::written(self.value)? == Written::Text {
             let envelope = Envelope::of_text(self.value)?;
-            return self.row(shared, &envelope, &[], sink, scratch);
+            return self.row(shared, &envelope, &[], names, sink, scratch);
         }
         let mut text = Cow::Borrowed(self.value);
         loop {
             parser.load(&text);
-            let mut tape = std::mem::replace(kept, Tape(Vec::new())).reset();
+            let mut tape = std::mem::replace(*kept, Tape(Vec::new())).reset();
             let error = match parser.parse(&mut tape) {
                 Ok(()) => {
                     let envelope = Envelope::of_json(&tape.0);
-                    let done = self.row(shared, &envelope, &tape.0, sink, scratch);
-                    *kept = tape.reset();
+                    let done = self.row(shared, &envelope, &tape.0, names, sink, scratch);
+                    **kept = tape.reset();
                     return done;
                 }
                 Err(error) => error,
             };
-            *kept = tape.reset();
+            **kept = tape.reset();
             let repaired = matches!(text, Cow::Owned(_));
             if repaired || !json::may_be_repaired(&error) {
                 return Err(json::reject(&error, self.value));
@@ -181,6 +191,7 @@ impl Received<'_> {
         shared: &Shared<'_>,
         envelope: &Envelope<'_>,
         tape: &[Node<'_>],
+        names: &mut Names,
         sink: &mut Sink<'_>,
         scratch: &mut Scratch,
     ) -> Result<(), Reject> {
@@ -190,18 +201,20 @@ impl Received<'_> {
         let told = header.or(envelope.format);
         let context =
             RowContext { topic, message: self.message, index: self.index, tenant, envelope, tape, limits };
+        scratch.hits.clear();
         let added = match envelope.record {
-            Record::Json(root) => {
-                let record = record::Json { tape, root };
+            envelope::Record::Json(root) => {
+                names.walk(tape, root, &mut scratch.hits);
+                let record = Record::Json(tape);
                 plans
-                    .choose_json(told, &record)
+                    .choose_json(told, &record, &scratch.hits)
                     .and_then(|chosen| row::add(&chosen, &record, &context, sink, scratch))
             }
-            Record::Text(text) => {
+            envelope::Record::Text(text) => {
                 let mut fields = record::Fields::default();
                 plans.choose_text(told, text, &mut fields).and_then(|chosen| {
-                    let record = record::Text { fields: &fields };
-                    row::add(&chosen, &record, &context, sink, scratch)
+                    fields.walk(names, &mut scratch.hits);
+                    row::add(&chosen, &Record::Text(&fields), &context, sink, scratch)
                 })
             }
         };
@@ -245,11 +258,12 @@ impl Plans {
     fn choose_json<'p>(
         &'p self,
         told: Option<&str>,
-        record: &record::Json<'_>,
+        record: &Record<'_>,
+        hits: &[Hit],
     ) -> Result<plan::Chosen<'p>, Reject> {
         let told = told.and_then(|name| self.named(name)).filter(|format| format.shape == Shape::Json);
         let marks =
-            if told.is_none() || self.any_conditions { self.recogniser.marks(record) } else { [0; 4] };
+            if told.is_none() || self.any_conditions { self.recogniser.marks(record, hits) } else { [0; 4] };
         self.chosen(told.or_else(|| self.recognised(&marks)), &marks)
     }
 

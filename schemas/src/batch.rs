@@ -16,6 +16,18 @@ pub struct Slice {
     pub length: u32,
 }
 
+impl Slice {
+    /// Appends bytes to a text and says where they are.
+    ///
+    /// # Panics
+    /// At 4 GiB, far above a batch's memory.
+    pub fn append(text: &mut Vec<u8>, bytes: &[u8]) -> Self {
+        let start = u32::try_from(text.len()).expect("a batch's text is below 4 GiB");
+        text.extend_from_slice(bytes);
+        Self { start, length: u32::try_from(bytes.len()).expect("a text is below 4 GiB") }
+    }
+}
+
 /// One column's values, one per row; `None` is SQL's null.
 #[derive(Debug, Clone)]
 pub enum Column {
@@ -62,6 +74,42 @@ impl Column {
             Kind::Json => Self::Json(Vec::new()),
             Kind::TextList => Self::TextList(Vec::new()),
             Kind::Bytes => Self::Bytes(Vec::new()),
+        }
+    }
+
+    /// How many values there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Bool(values) => values.len(),
+            Self::Int16(values) => values.len(),
+            Self::Int32(values) => values.len(),
+            Self::Int64(values) | Self::Timestamp(values) => values.len(),
+            Self::Float64(values) => values.len(),
+            Self::Uuid(values) => values.len(),
+            Self::Inet(values) => values.len(),
+            Self::Text(values) | Self::Json(values) | Self::TextList(values) | Self::Bytes(values) => {
+                values.len()
+            }
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Appends the place of a text, JSON document, list or bytes value.
+    ///
+    /// # Panics
+    /// If the column holds values of another kind.
+    pub fn push_slice(&mut self, slice: Option<Slice>) {
+        match self {
+            Self::Text(values) | Self::Json(values) | Self::TextList(values) | Self::Bytes(values) => {
+                values.push(slice);
+            }
+            other => unreachable!("not a column of texts: {other:?}"),
         }
     }
 
@@ -167,9 +215,25 @@ impl Rows {
 
     /// Appends a text to the rows' text and says where it is.
     pub fn push_text(&mut self, text: &[u8]) -> Slice {
-        let start = u32::try_from(self.text.len()).expect("a batch's text is below 4 GiB");
-        self.text.extend_from_slice(text);
-        Slice { start, length: u32::try_from(text.len()).expect("a text is below 4 GiB") }
+        Slice::append(&mut self.text, text)
+    }
+
+    /// The column, filled up with nulls to the number of rows so far: what is pushed belongs to the
+    /// next row. A row may leave out columns.
+    pub fn end_of(&mut self, position: usize) -> &mut Column {
+        let rows = self.len();
+        let column = &mut self.columns[position];
+        if column.len() != rows {
+            column.resize(rows);
+        }
+        column
+    }
+
+    /// Fills up the columns that the last rows left out.
+    pub fn finish(&mut self) {
+        for position in 0..self.columns.len() {
+            self.end_of(position);
+        }
     }
 
     /// The position of the column filled by `fill`, if the stream has one.

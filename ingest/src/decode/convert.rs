@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv6Addr};
 
-use inosec_schemas::{Column, ColumnSpec, Kind, Rows, Slice};
+use inosec_schemas::{Column, ColumnSpec, Rows, Slice};
 use simd_json::{Node, StaticNode};
 use uuid::Uuid;
 
@@ -23,14 +23,12 @@ pub(crate) fn push(
     arrived_at: i64,
     scratch: &mut String,
 ) -> Result<(), Misfit> {
-    let stream = std::sync::Arc::clone(&rows.stream);
+    rows.end_of(position);
+    let Rows { stream, columns, text, .. } = rows;
     let spec = &stream.columns[position];
-    match spec.kind {
-        Kind::Text => {
-            let slice = text(rows, value, spec, scratch)?;
-            append(rows, position, slice);
-        }
-        Kind::Json => {
+    match &mut columns[position] {
+        Column::Text(values) => values.push(self::text(text, value, spec, scratch)?),
+        Column::Json(values) => {
             scratch.clear();
             match value {
                 Value::Nested(at) => write_json(tape, at, scratch),
@@ -39,47 +37,16 @@ pub(crate) fn push(
             if scratch.len() > spec.cap as usize {
                 return Err(Misfit);
             }
-            let slice = rows.push_text(scratch.as_bytes());
-            append(rows, position, Some(slice));
+            values.push(Some(Slice::append(text, scratch.as_bytes())));
         }
-        Kind::TextList => {
+        Column::TextList(values) => {
             list(value, tape, scratch)?;
-            let slice = rows.push_text(scratch.as_bytes());
-            append(rows, position, Some(slice));
+            values.push(Some(Slice::append(text, scratch.as_bytes())));
         }
-        Kind::Bytes => match value {
-            Value::Text(value) => {
-                let slice = rows.push_text(value.as_bytes());
-                append(rows, position, Some(slice));
-            }
+        Column::Bytes(values) => match value {
+            Value::Text(value) => values.push(Some(Slice::append(text, value.as_bytes()))),
             _ => return Err(Misfit),
         },
-        Kind::Bool
-        | Kind::Int16
-        | Kind::Int32
-        | Kind::Int64
-        | Kind::Float64
-        | Kind::Timestamp
-        | Kind::Uuid
-        | Kind::Inet => {
-            fixed(&mut rows.columns[position], value, arrived_at)?;
-        }
-    }
-    Ok(())
-}
-
-/// Appends to a column of places in the text.
-pub(crate) fn append(rows: &mut Rows, position: usize, slice: Option<Slice>) {
-    match &mut rows.columns[position] {
-        Column::Text(values) | Column::Json(values) | Column::TextList(values) | Column::Bytes(values) => {
-            values.push(slice);
-        }
-        other => unreachable!("not a column of texts: {other:?}"),
-    }
-}
-
-fn fixed(column: &mut Column, value: Value<'_>, arrived_at: i64) -> Result<(), Misfit> {
-    match column {
         Column::Bool(values) => values.push(Some(boolean(value)?)),
         Column::Int16(values) => values.push(Some(i16::try_from(integer(value)?).map_err(|_| Misfit)?)),
         Column::Int32(values) => values.push(Some(i32::try_from(integer(value)?).map_err(|_| Misfit)?)),
@@ -88,9 +55,6 @@ fn fixed(column: &mut Column, value: Value<'_>, arrived_at: i64) -> Result<(), M
         Column::Timestamp(values) => values.push(Some(time::parse(value, arrived_at).ok_or(Misfit)?)),
         Column::Uuid(values) => values.push(Some(uuid(value)?)),
         Column::Inet(values) => values.push(Some(address(value)?)),
-        Column::Text(_) | Column::Json(_) | Column::TextList(_) | Column::Bytes(_) => {
-            unreachable!("not fixed")
-        }
     }
     Ok(())
 }
@@ -151,7 +115,7 @@ fn address(value: Value<'_>) -> Result<IpAddr, Misfit> {
 
 /// Text, cut at the column's cap; `None` if its first line is empty.
 fn text(
-    rows: &mut Rows,
+    all: &mut Vec<u8>,
     value: Value<'_>,
     spec: &ColumnSpec,
     scratch: &mut String,
@@ -165,14 +129,15 @@ fn text(
             scratch
         }
     };
-    Ok(push_text(rows, full, spec))
+    Ok(push_text(all, full, spec))
 }
 
 /// Appends a text to the rows' text as the column wants it.
-pub(crate) fn push_text(rows: &mut Rows, text: &str, spec: &ColumnSpec) -> Option<Slice> {
+pub(crate) fn push_text(all: &mut Vec<u8>, text: &str, spec: &ColumnSpec) -> Option<Slice> {
     let mut kept = &text[..text.floor_char_boundary(spec.cap as usize)];
     if spec.first_line {
-        kept = kept.split(['\r', '\n']).next().unwrap_or_default();
+        let end = kept.bytes().position(|byte| matches!(byte, b'\r' | b'\n'));
+        kept = &kept[..end.unwrap_or(kept.len())];
     }
     if kept.is_empty() {
         return None;
@@ -180,9 +145,10 @@ pub(crate) fn push_text(rows: &mut Rows, text: &str, spec: &ColumnSpec) -> Optio
     if kept.as_bytes().contains(&0) {
         // PostgreSQL's text can't hold NUL.
         let replaced = kept.replace('\0', "\u{fffd}");
-        return Some(rows.push_text(&replaced.as_bytes()[..replaced.floor_char_boundary(spec.cap as usize)]));
+        let cut = replaced.floor_char_boundary(spec.cap as usize);
+        return Some(Slice::append(all, &replaced.as_bytes()[..cut]));
     }
-    Some(rows.push_text(kept.as_bytes()))
+    Some(Slice::append(all, kept.as_bytes()))
 }
 
 /// Items each ended by NUL: an array of scalars, or one scalar.
@@ -258,17 +224,25 @@ pub(crate) fn write_json(tape: &[Node<'_>], at: usize, out: &mut String) {
 /// A JSON string literal; NUL, which `jsonb` refuses even escaped, becomes U+FFFD.
 pub(crate) fn write_string(text: &str, out: &mut String) {
     out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\0' => out.push('\u{fffd}'),
-            '\x01'..='\x1f' => _ = write!(out, "\\u{:04x}", u32::from(c)),
-            other => out.push(other),
+    let mut plain = 0;
+    for (at, byte) in text.bytes().enumerate() {
+        let escaped = match byte {
+            b'"' => "\\\"",
+            b'\\' => "\\\\",
+            b'\n' => "\\n",
+            b'\r' => "\\r",
+            b'\t' => "\\t",
+            0 => "\u{fffd}",
+            1..0x20 => "",
+            _ => continue,
+        };
+        out.push_str(&text[plain..at]);
+        out.push_str(escaped);
+        if escaped.is_empty() {
+            let _ = write!(out, "\\u{byte:04x}");
         }
+        plain = at + 1;
     }
+    out.push_str(&text[plain..]);
     out.push('"');
 }

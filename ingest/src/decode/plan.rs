@@ -1,9 +1,12 @@
-//! Formats compiled for one stream: where each column's value comes from, as tries of member names.
+//! Formats compiled for one stream: where each column's value comes from.
 
 use hashbrown::HashMap;
-use inosec_schemas::{Catalog, Column, Fill, Format, Kind, Mapping, Path, Reason, Shape, Source, Stream};
+use inosec_schemas::{
+    Catalog, Column, ColumnSpec, Fill, Format, Kind, Mapping, Path, Reason, Shape, Source, Stream,
+};
 
-use super::recognise::{Marks, Needs, Recogniser};
+use super::names::{ByName, Names};
+use super::recognise::{Marks, Needs, Questions, Recogniser};
 use super::{DETECTIONS, Reject};
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
@@ -13,58 +16,6 @@ type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 pub(crate) struct Target {
     pub(crate) slot: u16,
     pub(crate) rank: u16,
-}
-
-/// Paths by their member names.
-#[derive(Debug, Default)]
-pub(crate) struct Trie {
-    branches: Vec<Branch>,
-}
-
-#[derive(Debug, Default)]
-struct Branch {
-    children: Map<Box<str>, usize>,
-    targets: Vec<Target>,
-}
-
-impl Trie {
-    pub(crate) const ROOT: usize = 0;
-
-    pub(crate) fn child(&self, branch: usize, name: &str) -> Option<usize> {
-        self.branches.get(branch)?.children.get(name).copied()
-    }
-
-    pub(crate) fn targets(&self, branch: usize) -> &[Target] {
-        &self.branches[branch].targets
-    }
-
-    pub(crate) fn has_children(&self, branch: usize) -> bool {
-        !self.branches[branch].children.is_empty()
-    }
-
-    /// Adds a path twice: member by member, and with the next rank as one dotted name at the root.
-    pub(crate) fn insert(&mut self, path: &Path, slot: u16, rank: u16) {
-        self.add(path.0.iter().map(String::as_str), Target { slot, rank: rank * 2 });
-        if path.0.len() > 1 {
-            self.add(std::iter::once(path.to_string().as_str()), Target { slot, rank: rank * 2 + 1 });
-        }
-    }
-
-    fn add<'a>(&mut self, names: impl Iterator<Item = &'a str>, target: Target) {
-        if self.branches.is_empty() {
-            self.branches.push(Branch::default());
-        }
-        let mut branch = Self::ROOT;
-        for name in names {
-            let next = self.branches.len();
-            let child = *self.branches[branch].children.entry(name.into()).or_insert(next);
-            if child == next {
-                self.branches.push(Branch::default());
-            }
-            branch = child;
-        }
-        self.branches[branch].targets.push(target);
-    }
 }
 
 /// How one column of a row is made.
@@ -80,13 +31,44 @@ pub(crate) enum Make {
     Nothing,
 }
 
+/// What a column holds when the message has no value for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Absent {
+    /// Null.
+    Null,
+    /// The envelope's host, or null.
+    Host,
+    /// What the road knows.
+    Fill(Fill),
+    /// OCSF's "unknown" or "base event".
+    Unknown,
+    /// Nothing: the message is rejected.
+    Reject,
+}
+
+impl Absent {
+    fn of(column: &ColumnSpec) -> Self {
+        match column.fill {
+            Fill::Message if column.name == "host_name" && column.kind == Kind::Text && !column.required => {
+                Self::Host
+            }
+            Fill::Message if is_vocabulary(column) => Self::Unknown,
+            Fill::Message if column.required => Self::Reject,
+            Fill::Message => Self::Null,
+            fill => Self::Fill(fill),
+        }
+    }
+}
+
 /// One format's way to one stream.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    pub(crate) trie: Trie,
+    pub(crate) targets: ByName<Target>,
     pub(crate) slots: usize,
-    /// One per column of the stream.
-    pub(crate) makes: Vec<Make>,
+    /// The columns to be made, by position; the others stay null.
+    pub(crate) makes: Vec<(usize, Make, Absent)>,
+    /// The column made last: the row's own id, for which other columns are needed.
+    pub(crate) id: Option<usize>,
     /// Where the event's time comes from, if the format says.
     pub(crate) time: Option<u16>,
     /// Which records it is for; `None`: all.
@@ -115,7 +97,7 @@ pub(crate) struct Plans {
     pub(crate) texts: Vec<usize>,
     /// Whether any plan asks for more than the format.
     pub(crate) any_conditions: bool,
-    names: Map<String, usize>,
+    by_name: Map<String, usize>,
 }
 
 /// The plans chosen for a record.
@@ -125,31 +107,32 @@ pub(crate) struct Chosen<'p> {
 }
 
 impl Plans {
-    pub(crate) fn compile(catalog: &Catalog, stream: &Stream) -> Self {
-        let mut recogniser = Recogniser::default();
+    /// `names` learns what members to look for.
+    pub(crate) fn compile(catalog: &Catalog, stream: &Stream, names: &mut Names) -> Self {
+        let mut recogniser = Questions::default();
         let mut formats: Vec<Known> = Vec::new();
         for format in &catalog.formats {
             if let Some(mapping) = format.streams.get(&stream.name) {
-                formats.push(Known::compile(catalog, stream, format, mapping, &mut recogniser));
+                formats.push(Known::compile(catalog, stream, format, mapping, &mut recogniser, names));
             }
         }
         if formats.is_empty() {
-            formats.push(Known::by_column_names(stream));
+            formats.push(Known::by_column_names(stream, names));
         }
-        let mut names = Map::default();
+        let mut by_name = Map::default();
         for (place, format) in formats.iter().enumerate() {
             for name in std::iter::once(&format.name).chain(&format.aliases) {
-                names.insert(name.clone(), place);
+                by_name.insert(name.clone(), place);
             }
         }
         let texts = (0..formats.len()).filter(|place| formats[*place].shape != Shape::Json).collect();
         let conditional = |format: &Known| format.plan.when.is_some() || format.detection.is_some();
         let any_conditions = formats.iter().any(conditional);
-        Self { recogniser, formats, texts, any_conditions, names }
+        Self { recogniser: recogniser.compiled(), formats, texts, any_conditions, by_name }
     }
 
     pub(crate) fn named(&self, name: &str) -> Option<&Known> {
-        self.names.get(name).map(|place| &self.formats[*place])
+        self.by_name.get(name).map(|place| &self.formats[*place])
     }
 
     /// The first format whose needs the record meets.
@@ -186,26 +169,27 @@ impl Known {
         stream: &Stream,
         format: &Format,
         mapping: &Mapping,
-        recogniser: &mut Recogniser,
+        recogniser: &mut Questions,
+        names: &mut Names,
     ) -> Self {
         let detections = catalog.streams.get(DETECTIONS).filter(|_| stream.name != DETECTIONS);
         let detection = detections.and_then(|detections| {
             let mapping = format.streams.get(DETECTIONS)?;
-            let plan = Plan::compile(detections, mapping, recogniser);
+            let plan = Plan::compile(detections, mapping, recogniser, names);
             plan.when.is_some().then_some(plan)
         });
         Self {
             name: format.name.clone(),
             aliases: format.aliases.clone(),
             shape: format.shape,
-            needs: format.recognise.as_ref().map(|condition| recogniser.needs(condition)),
-            plan: Plan::compile(stream, mapping, recogniser),
+            needs: format.recognise.as_ref().map(|condition| recogniser.needs(condition, names)),
+            plan: Plan::compile(stream, mapping, recogniser, names),
             detection,
         }
     }
 
     /// A stream no format speaks of: members are called as columns are.
-    fn by_column_names(stream: &Stream) -> Self {
+    fn by_column_names(stream: &Stream, names: &mut Names) -> Self {
         let told = |fill| matches!(fill, Fill::Message | Fill::Id | Fill::EventTime | Fill::Source);
         let mut columns = std::collections::BTreeMap::new();
         for column in stream.columns.iter().filter(|column| told(column.fill)) {
@@ -221,63 +205,75 @@ impl Known {
             aliases: Vec::new(),
             shape: Shape::Json,
             needs: None,
-            plan: Plan::compile(stream, &mapping, &mut Recogniser::default()),
+            plan: Plan::compile(stream, &mapping, &mut Questions::default(), names),
             detection: None,
         }
     }
 }
 
 impl Plan {
-    fn compile(stream: &Stream, mapping: &Mapping, recogniser: &mut Recogniser) -> Self {
-        let when =
-            (mapping.when != inosec_schemas::Condition::default()).then(|| recogniser.needs(&mapping.when));
-        let mut plan = Self { trie: Trie::default(), slots: 0, makes: Vec::new(), time: None, when };
-        let time = stream.filled_by(Fill::EventTime).unwrap_or(stream.ts);
+    fn compile(stream: &Stream, mapping: &Mapping, questions: &mut Questions, names: &mut Names) -> Self {
+        let when = (mapping.when != inosec_schemas::Condition::default())
+            .then(|| questions.needs(&mapping.when, names));
+        let mut slots = Slots { names, targets: Vec::new(), count: 0 };
+        let (mut makes, mut time) = (Vec::new(), None);
+        let event_time = stream.filled_by(Fill::EventTime).unwrap_or(stream.ts);
         for (position, column) in stream.columns.iter().enumerate() {
             let source = mapping.columns.get(&column.name);
-            if position == time {
-                plan.time = match source {
-                    Some(Source::First(paths)) => Some(plan.slot(paths)),
-                    _ => None,
-                };
-                plan.makes.push(Make::Fill(column.fill));
+            if position == event_time {
+                if let Some(Source::First(paths)) = source {
+                    time = Some(slots.add(paths));
+                }
+                makes.push((position, Make::Fill(column.fill), Absent::Null));
                 continue;
             }
             let make = match (column.fill, source) {
-                (Fill::Message | Fill::Id | Fill::Source, Some(Source::First(paths))) => {
-                    Make::Slot(plan.slot(paths))
-                }
-                (Fill::Message | Fill::Id | Fill::Source, Some(Source::Lookup { key, map, default })) => {
-                    Make::Lookup {
-                        slots: key.iter().map(|paths| plan.slot(paths)).collect(),
-                        map: map
-                            .iter()
-                            .map(|(key, value)| (key.as_str().into(), value.as_str().into()))
-                            .collect(),
-                        default: default.as_deref().map(Into::into),
-                    }
-                }
+                (Fill::Message | Fill::Id | Fill::Source, Some(source)) => slots.make(source),
                 (Fill::Message, None) => Make::Nothing,
                 (fill, _) => Make::Fill(fill),
             };
-            plan.makes.push(make);
+            let absent = Absent::of(column);
+            if !matches!((&make, absent), (Make::Nothing, Absent::Null)) {
+                makes.push((position, make, absent));
+            }
         }
-        plan
+        let id = stream.filled_by(Fill::Id);
+        Self { targets: ByName::new(slots.targets), slots: slots.count.into(), makes, id, time, when }
+    }
+}
+
+/// The slots of a plan in the making.
+struct Slots<'a> {
+    names: &'a mut Names,
+    targets: Vec<(u32, Target)>,
+    count: u16,
+}
+
+impl Slots<'_> {
+    fn make(&mut self, source: &Source) -> Make {
+        match source {
+            Source::First(paths) => Make::Slot(self.add(paths)),
+            Source::Lookup { key, map, default } => Make::Lookup {
+                slots: key.iter().map(|paths| self.add(paths)).collect(),
+                map: map.iter().map(|(key, value)| (key.as_str().into(), value.as_str().into())).collect(),
+                default: default.as_deref().map(Into::into),
+            },
+        }
     }
 
-    fn slot(&mut self, paths: &[Path]) -> u16 {
-        let slot = u16::try_from(self.slots).expect("a plan has fewer than 65,536 slots");
-        for (rank, path) in (0..).zip(paths) {
-            self.trie.insert(path, slot, rank);
-        }
-        self.slots += 1;
+    fn add(&mut self, paths: &[Path]) -> u16 {
+        let slot = self.count;
+        let names = paths.iter().flat_map(|path| self.names.ask(path).collect::<Vec<_>>());
+        self.targets.extend((0..).zip(names).map(|(rank, name)| (name, Target { slot, rank })));
+        self.count += 1;
         slot
     }
 }
 
-/// What a column holds when a required one is left out: OCSF's "unknown" and "base event".
-pub(crate) fn unknown(kind: Kind, name: &str) -> Option<i64> {
-    (matches!(name, "class_uid" | "severity_id") && matches!(kind, Kind::Int16 | Kind::Int32)).then_some(0)
+/// Whether a column can say "unknown": OCSF's classes and severities have 0 for it.
+pub(crate) fn is_vocabulary(column: &ColumnSpec) -> bool {
+    matches!(column.name.as_str(), "class_uid" | "severity_id")
+        && matches!(column.kind, Kind::Int16 | Kind::Int32)
 }
 
 /// Appends an integer to a column of either width.

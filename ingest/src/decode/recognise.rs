@@ -1,9 +1,9 @@
-//! Which formats a record could be: one walk sets a bit for each member any condition asks for.
+//! Which formats a record could be: a bit for each thing that any condition asks.
 
 use inosec_schemas::{Condition, Path};
 
-use super::plan::Trie;
-use super::record::{Json, Value, Walk as _};
+use super::names::{ByName, Hit, Names};
+use super::record::{Record, Value};
 
 /// One bit per distinct thing conditions ask.
 pub(crate) type Marks = [u64; 4];
@@ -33,64 +33,74 @@ enum Question {
     Equals(Path, Vec<String>),
 }
 
-/// All questions of a stream's formats.
+/// The questions of a stream's formats, being collected.
 #[derive(Debug, Default)]
-pub(crate) struct Recogniser {
-    questions: Vec<Question>,
-    trie: Trie,
+pub(crate) struct Questions {
+    asked: Vec<Question>,
+    by_name: Vec<(u32, u8)>,
 }
 
-impl Recogniser {
+impl Questions {
     /// Compiles a condition.
     ///
     /// # Panics
     /// If all formats of a stream together ask more than 256 different things.
-    pub(crate) fn needs(&mut self, condition: &Condition) -> Needs {
+    pub(crate) fn needs(&mut self, condition: &Condition, names: &mut Names) -> Needs {
         let mut needs = Needs { all: [0; 4], any: [0; 4], none: [0; 4] };
         for path in &condition.all {
-            self.ask(Question::Present(path.clone()), &mut needs.all);
+            self.ask(Question::Present(path.clone()), &mut needs.all, names);
         }
         for path in &condition.any {
-            self.ask(Question::Present(path.clone()), &mut needs.any);
+            self.ask(Question::Present(path.clone()), &mut needs.any, names);
         }
         for path in &condition.none {
-            self.ask(Question::Present(path.clone()), &mut needs.none);
+            self.ask(Question::Present(path.clone()), &mut needs.none, names);
         }
         for (path, texts) in &condition.equals {
-            self.ask(Question::Equals(Path::from(path.clone()), texts.clone()), &mut needs.all);
+            self.ask(Question::Equals(Path::from(path.clone()), texts.clone()), &mut needs.all, names);
         }
         needs
     }
 
-    fn ask(&mut self, question: Question, marks: &mut Marks) {
-        let known = self.questions.iter().position(|known| *known == question);
+    fn ask(&mut self, question: Question, marks: &mut Marks, names: &mut Names) {
+        let known = self.asked.iter().position(|known| *known == question);
         let bit = known.unwrap_or_else(|| {
-            let bit = self.questions.len();
-            assert!(bit < 256, "a stream's formats ask more than 256 different things");
+            let bit = u8::try_from(self.asked.len()).expect("formats ask at most 256 different things");
             let (Question::Present(path) | Question::Equals(path, _)) = &question;
-            self.trie.insert(path, bit as u16, 0);
-            self.questions.push(question);
-            bit
+            self.by_name.extend(names.ask(path).map(|name| (name, bit)));
+            self.asked.push(question);
+            bit.into()
         });
         marks[bit / 64] |= 1 << (bit % 64);
     }
 
+    /// Ready to be asked.
+    pub(crate) fn compiled(self) -> Recogniser {
+        Recogniser { questions: self.asked, bits: ByName::new(self.by_name) }
+    }
+}
+
+/// All questions of a stream's formats.
+#[derive(Debug)]
+pub(crate) struct Recogniser {
+    questions: Vec<Question>,
+    bits: ByName<u8>,
+}
+
+impl Recogniser {
     /// The answers for a record.
-    pub(crate) fn marks(&self, record: &Json<'_>) -> Marks {
+    pub(crate) fn marks(&self, record: &Record<'_>, hits: &[Hit]) -> Marks {
         let mut marks = [0; 4];
-        if self.questions.is_empty() {
-            return marks;
-        }
-        record.walk(&self.trie, &mut |target, at| {
-            let bit = usize::from(target.slot);
-            let yes = match &self.questions[bit] {
-                Question::Present(_) => record.value(at) != Value::Null,
-                Question::Equals(_, texts) => texts.iter().any(|text| is(record.value(at), text)),
-            };
-            if yes {
-                marks[bit / 64] |= 1 << (bit % 64);
+        for hit in hits {
+            for bit in self.bits.of(hit.name) {
+                let bit = usize::from(*bit);
+                let yes = match &self.questions[bit] {
+                    Question::Present(_) => record.value(hit.at) != Value::Null,
+                    Question::Equals(_, texts) => texts.iter().any(|text| is(record.value(hit.at), text)),
+                };
+                marks[bit / 64] |= u64::from(yes) << (bit % 64);
             }
-        });
+        }
         marks
     }
 }

@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use inosec_schemas::Shape;
 use simd_json::{Node, StaticNode};
 
-use super::plan::{Target, Trie};
+use super::names::{ByName, Hit, Names};
+use super::plan::Target;
 use super::{auditd, says_something, syslog};
 
 /// A value on its way to a column.
@@ -35,21 +36,31 @@ impl Capture {
     pub(crate) const NONE: Self = Self { rank: u16::MAX, at: 0 };
 }
 
-/// Something that can be walked along a trie of paths.
-pub(crate) trait Walk {
-    /// Calls `hit` with every target whose path leads to a value, and the value's place.
-    fn walk(&self, trie: &Trie, hit: &mut impl FnMut(&Target, u32));
-    /// The value at a place.
-    fn value(&self, at: u32) -> Value<'_>;
-    /// The tape under nested values, if there is one.
-    fn tape(&self) -> &[Node<'_>];
+/// A record that was read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Record<'a> {
+    /// An object on this tape.
+    Json(&'a [Node<'a>]),
+    /// A line of text.
+    Text(&'a Fields<'a>),
 }
 
-/// A JSON object on a tape.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Json<'a> {
-    pub(crate) tape: &'a [Node<'a>],
-    pub(crate) root: usize,
+impl<'a> Record<'a> {
+    /// The value at a place.
+    pub(crate) fn value(&self, at: u32) -> Value<'a> {
+        match self {
+            Self::Json(tape) => value_at(tape, at as usize),
+            Self::Text(fields) => Value::Text(&fields.list[at as usize].1),
+        }
+    }
+
+    /// The tape under nested values, if there is one.
+    pub(crate) fn tape(&self) -> &'a [Node<'a>] {
+        match self {
+            Self::Json(tape) => tape,
+            Self::Text(_) => &[],
+        }
+    }
 }
 
 /// How many places a value takes on the tape.
@@ -90,34 +101,6 @@ pub(crate) fn value_at<'i>(tape: &[Node<'i>], at: usize) -> Value<'i> {
     }
 }
 
-impl Json<'_> {
-    fn walk_object(&self, at: usize, trie: &Trie, branch: usize, hit: &mut impl FnMut(&Target, u32)) {
-        for (name, value) in members(self.tape, at) {
-            let Some(next) = trie.child(branch, name) else { continue };
-            for target in trie.targets(next) {
-                hit(target, value as u32);
-            }
-            if trie.has_children(next) && matches!(self.tape[value], Node::Object { .. }) {
-                self.walk_object(value, trie, next, hit);
-            }
-        }
-    }
-}
-
-impl Walk for Json<'_> {
-    fn walk(&self, trie: &Trie, hit: &mut impl FnMut(&Target, u32)) {
-        self.walk_object(self.root, trie, Trie::ROOT, hit);
-    }
-
-    fn value(&self, at: u32) -> Value<'_> {
-        value_at(self.tape, at as usize)
-    }
-
-    fn tape(&self) -> &[Node<'_>] {
-        self.tape
-    }
-}
-
 /// The fields of a text line, looked up by their whole dotted names.
 #[derive(Debug, Default)]
 pub(crate) struct Fields<'a> {
@@ -138,45 +121,35 @@ impl<'a> Fields<'a> {
             }
         }
     }
-}
 
-/// A text line that was read.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Text<'a> {
-    pub(crate) fields: &'a Fields<'a>,
-}
-
-impl Walk for Text<'_> {
-    fn walk(&self, trie: &Trie, hit: &mut impl FnMut(&Target, u32)) {
-        for (place, (name, _)) in (0_u32..).zip(&self.fields.list) {
-            if let Some(next) = trie.child(Trie::ROOT, name) {
-                trie.targets(next).iter().for_each(|target| hit(target, place));
-            }
-        }
-    }
-
-    fn value(&self, at: u32) -> Value<'_> {
-        Value::Text(&self.fields.list[at as usize].1)
-    }
-
-    fn tape(&self) -> &[Node<'_>] {
-        &[]
+    /// The places of the fields that are asked for.
+    pub(crate) fn walk(&self, names: &Names, hits: &mut Vec<Hit>) {
+        let places = (0..).zip(&self.list);
+        hits.extend(places.filter_map(|(at, (name, _))| Some(Hit { name: names.field(name)?, at })));
     }
 }
 
-/// Walks once and keeps for each slot the value of the lowest rank that says something. Of repeated
-/// members the last wins, as in most JSON readers.
-pub(crate) fn capture(record: &impl Walk, trie: &Trie, slots: usize, captures: &mut Vec<Capture>) {
+/// Keeps for each slot the value of the lowest rank that says something. Of repeated members the last
+/// wins, as in most JSON readers.
+pub(crate) fn capture(
+    record: &Record<'_>,
+    hits: &[Hit],
+    targets: &ByName<Target>,
+    slots: usize,
+    captures: &mut Vec<Capture>,
+) {
     captures.clear();
     captures.resize(slots, Capture::NONE);
-    record.walk(trie, &mut |target, at| {
-        let best = &mut captures[target.slot as usize];
-        if target.rank <= best.rank {
-            if says_something(record.value(at)) {
-                *best = Capture { rank: target.rank, at };
-            } else if target.rank == best.rank {
-                *best = Capture::NONE;
+    for hit in hits {
+        for target in targets.of(hit.name) {
+            let best = &mut captures[target.slot as usize];
+            if target.rank <= best.rank {
+                if says_something(record.value(hit.at)) {
+                    *best = Capture { rank: target.rank, at: hit.at };
+                } else if target.rank == best.rank {
+                    *best = Capture::NONE;
+                }
             }
         }
-    });
+    }
 }

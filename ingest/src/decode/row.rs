@@ -4,10 +4,11 @@ use inosec_schemas::{Column, Fill, Kind, Message, Mismatch, Reason, Rows, Tenant
 use simd_json::Node;
 use uuid::Uuid;
 
-use super::convert::{self, append, push_text};
+use super::convert::{self, push_text};
 use super::envelope::{Envelope, is_envelope_name};
-use super::plan::{Chosen, Make, Plan, push_integer, unknown};
-use super::record::{Capture, Value, Walk, capture, members, value_at};
+use super::names::Hit;
+use super::plan::{Absent, Chosen, Make, Plan, is_vocabulary, push_integer};
+use super::record::{Capture, Record, Value, capture, members, value_at};
 use super::{Limits, Reject, time};
 
 /// What a row needs besides its record.
@@ -33,6 +34,8 @@ pub(crate) struct Sink<'a> {
 /// Scratch space between records.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
+    /// The record's members that are asked for.
+    pub(crate) hits: Vec<Hit>,
     captures: Vec<Capture>,
     text: String,
     key: String,
@@ -41,7 +44,7 @@ pub(crate) struct Scratch {
 /// Adds the record's row, and the detection it is, if it is one.
 pub(crate) fn add(
     chosen: &Chosen<'_>,
-    record: &impl Walk,
+    record: &Record<'_>,
     context: &RowContext<'_>,
     sink: &mut Sink<'_>,
     scratch: &mut Scratch,
@@ -60,7 +63,7 @@ pub(crate) fn add(
 fn one(
     format: &str,
     plan: &Plan,
-    record: &impl Walk,
+    record: &Record<'_>,
     context: &RowContext<'_>,
     rows: &mut Rows,
     mismatches: &mut u64,
@@ -87,10 +90,10 @@ struct Times {
     storage: i64,
 }
 
-struct Row<'r, 'c, W: Walk> {
+struct Row<'r, 'c> {
     format: &'r str,
     plan: &'r Plan,
-    record: &'r W,
+    record: &'r Record<'r>,
     context: &'r RowContext<'c>,
     rows: &'r mut Rows,
     mismatches: &'r mut u64,
@@ -98,31 +101,33 @@ struct Row<'r, 'c, W: Walk> {
     times: Times,
 }
 
-impl<'r, W: Walk> Row<'r, '_, W> {
+impl<'r> Row<'r, '_> {
     fn fill(&mut self) -> Result<(), Reject> {
-        capture(self.record, &self.plan.trie, self.plan.slots, &mut self.scratch.captures);
+        let Scratch { hits, captures, .. } = &mut *self.scratch;
+        capture(self.record, hits, &self.plan.targets, self.plan.slots, captures);
         self.times = self.times();
-        for position in 0..self.plan.makes.len() {
-            match &self.plan.makes[position] {
-                Make::Nothing => self.absent(position)?,
-                Make::Fill(fill) => self.by_road(position, *fill)?,
-                Make::Slot(slot) => match self.slot(*slot) {
-                    Some(value) => self.put(position, value)?,
-                    None => self.absent(position)?,
-                },
+        for (position, make, absent) in &self.plan.makes {
+            let value = match make {
+                Make::Nothing => None,
+                Make::Fill(fill) => {
+                    self.by_road(*position, *fill)?;
+                    continue;
+                }
+                Make::Slot(slot) => self.slot(*slot),
                 Make::Lookup { slots, map, default } => {
                     self.key(slots);
                     let found = map.get(self.scratch.key.as_str()).or(default.as_ref());
-                    match found {
-                        Some(text) => self.put(position, Value::Text(text))?,
-                        None => self.absent(position)?,
-                    }
+                    found.map(|text| Value::Text(text))
                 }
+            };
+            match value {
+                Some(value) => self.put(*position, value, *absent)?,
+                None => self.absent(*position, *absent)?,
             }
         }
         // A detection's id is made of what other columns hold.
-        if let Some(position) = self.rows.filled_by(Fill::Id) {
-            self.identify(position)?;
+        if let Some(position) = self.plan.id {
+            self.identify(position);
         }
         Ok(())
     }
@@ -167,51 +172,42 @@ impl<'r, W: Walk> Row<'r, '_, W> {
         Times { event, storage }
     }
 
-    fn put(&mut self, position: usize, value: Value<'_>) -> Result<(), Reject> {
+    fn put(&mut self, position: usize, value: Value<'_>, absent: Absent) -> Result<(), Reject> {
         let arrived_at = self.context.message.arrived_at;
         let tape = self.record.tape();
         let pushed = convert::push(self.rows, position, value, tape, arrived_at, &mut self.scratch.text);
-        pushed.or_else(|_| self.misfit(position))
+        pushed.or_else(|_| self.misfit(position, absent))
     }
 
     /// A value doesn't fit: null where the stream allows it.
-    fn misfit(&mut self, position: usize) -> Result<(), Reject> {
+    fn misfit(&mut self, position: usize, absent: Absent) -> Result<(), Reject> {
         let spec = &self.rows.stream.columns[position];
-        let lenient = self.rows.stream.mismatch == Mismatch::Null
-            && (!spec.required || unknown(spec.kind, &spec.name).is_some());
+        let lenient = self.rows.stream.mismatch == Mismatch::Null && (!spec.required || is_vocabulary(spec));
         // A document that is merely too long is no reason to lose the row.
         if lenient || (spec.kind == Kind::Json && !spec.required) {
             *self.mismatches += 1;
-            return self.absent(position);
+            return self.absent(position, absent);
         }
         Err(Reject::new(Reason::TypeMismatch, format!("column {} takes {}", spec.name, spec.kind.docs())))
     }
 
-    /// No value: null, or what stands for "unknown".
-    fn absent(&mut self, position: usize) -> Result<(), Reject> {
-        let stream = &self.rows.stream;
-        let spec = &stream.columns[position];
-        if spec.name == "host_name"
-            && spec.kind == Kind::Text
-            && let Some(host) = self.context.envelope.host
-        {
-            let spec = spec.clone();
-            let slice = push_text(self.rows, host, &spec);
-            append(self.rows, position, slice);
-            return Ok(());
+    /// No value: null, or what stands for it.
+    fn absent(&mut self, position: usize, absent: Absent) -> Result<(), Reject> {
+        match absent {
+            Absent::Null => {}
+            Absent::Host => {
+                if let Some(host) = self.context.envelope.host {
+                    let text = push_text(&mut self.rows.text, host, &self.rows.stream.columns[position]);
+                    self.rows.end_of(position).push_slice(text);
+                }
+            }
+            Absent::Fill(fill) => return self.by_road(position, fill),
+            Absent::Unknown => push_integer(self.rows.end_of(position), 0),
+            Absent::Reject => {
+                let name = &self.rows.stream.columns[position].name;
+                return Err(Reject::new(Reason::MissingField, format!("column {name} has no value")));
+            }
         }
-        if spec.fill != Fill::Message {
-            return self.by_road(position, spec.fill);
-        }
-        if let Some(value) = unknown(spec.kind, &spec.name) {
-            push_integer(&mut self.rows.columns[position], value);
-            return Ok(());
-        }
-        if spec.required {
-            return Err(Reject::new(Reason::MissingField, format!("column {} has no value", spec.name)));
-        }
-        let length = self.rows.len() + 1;
-        self.rows.columns[position].resize(length);
         Ok(())
     }
 
@@ -232,26 +228,27 @@ impl<'r, W: Walk> Row<'r, '_, W> {
             Fill::Id => self.uuid(position, Uuid::nil()),
             Fill::Format | Fill::Source => {
                 let slice = self.rows.push_text(self.format.as_bytes());
-                append(self.rows, position, Some(slice));
+                self.rows.end_of(position).push_slice(Some(slice));
             }
             Fill::Labels => self.labels(position),
-            Fill::Seq => push_integer(&mut self.rows.columns[position], 0),
-            Fill::TopicKey => push_integer(&mut self.rows.columns[position], i64::from(topic.key)),
-            Fill::Partition => push_integer(&mut self.rows.columns[position], i64::from(message.partition)),
-            Fill::Offset => push_integer(&mut self.rows.columns[position], message.offset),
-            Fill::Message => return self.absent(position),
+            Fill::Seq => push_integer(self.rows.end_of(position), 0),
+            Fill::TopicKey => push_integer(self.rows.end_of(position), i64::from(topic.key)),
+            Fill::Partition => push_integer(self.rows.end_of(position), i64::from(message.partition)),
+            Fill::Offset => push_integer(self.rows.end_of(position), message.offset),
+            // The plan says where these come from.
+            Fill::Message => {}
         }
         Ok(())
     }
 
     fn timestamp(&mut self, position: usize, value: Option<i64>) {
-        if let Column::Timestamp(values) = &mut self.rows.columns[position] {
+        if let Column::Timestamp(values) = self.rows.end_of(position) {
             values.push(value);
         }
     }
 
     fn uuid(&mut self, position: usize, value: Uuid) {
-        if let Column::Uuid(values) = &mut self.rows.columns[position] {
+        if let Column::Uuid(values) = self.rows.end_of(position) {
             values.push(Some(value));
         }
     }
@@ -264,7 +261,6 @@ impl<'r, W: Walk> Row<'r, '_, W> {
     /// The envelope's other members as one JSON object.
     fn labels(&mut self, position: usize) {
         if !self.context.envelope.labels {
-            append(self.rows, position, None);
             return;
         }
         let text = &mut self.scratch.text;
@@ -277,24 +273,25 @@ impl<'r, W: Walk> Row<'r, '_, W> {
         }
         text.push('}');
         let slice = self.rows.push_text(text.as_bytes());
-        append(self.rows, position, Some(slice));
+        self.rows.end_of(position).push_slice(Some(slice));
     }
 
     /// The sender's id if the message has one, else one made of tenant, rule and event.
-    fn identify(&mut self, position: usize) -> Result<(), Reject> {
+    fn identify(&mut self, position: usize) {
         let row = self.rows.len();
         if let Column::Uuid(values) = &self.rows.columns[position]
             && values.get(row).copied().flatten().is_some_and(|id| !id.is_nil())
         {
-            return Ok(());
+            return;
         }
-        let rule = self.rows.stream.column("rule_id").and_then(|rule| self.rows.text(rule, row));
-        let rule = format!("{}:{}", self.format, String::from_utf8_lossy(rule.unwrap_or_default()));
+        let rule = self.rows.stream.column("rule_id");
+        let rule = rule.filter(|rule| self.rows.columns[*rule].len() > row);
+        let rule = rule.and_then(|rule| self.rows.text(rule, row)).unwrap_or_default();
+        let rule = format!("{}:{}", self.format, String::from_utf8_lossy(rule));
         let id = derived_id(self.context.tenant, &rule, self.event_id());
         if let Column::Uuid(values) = &mut self.rows.columns[position] {
             values.truncate(row);
             values.push(Some(id));
         }
-        Ok(())
     }
 }
