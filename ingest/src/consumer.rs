@@ -65,9 +65,10 @@ const TURN: usize = 500;
 const IDLE: Duration = Duration::from_millis(10);
 /// How long a turn waits when batches wait for their lane.
 const BUSY: Duration = Duration::from_millis(2);
-/// Above the high mark polling rests this long before partitions are paused: a sink that is merely
-/// busy frees memory in that time, and a pause would throw away what librdkafka has fetched.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// Above the high mark polling rests for as long as batches are stored within this time, then
+/// partitions are paused. A pause throws away what librdkafka has fetched, and after one of all
+/// partitions it sleeps for up to a second; a sink that is merely busy should cost neither.
+const PATIENCE: Duration = Duration::from_millis(500);
 /// Time between advisory commits, and between looks at the gauges.
 const TICK: Duration = Duration::from_secs(1);
 /// The same fault is told again after this long.
@@ -112,8 +113,9 @@ pub struct Consumer {
     commits: HashMap<Key, i64>,
     /// When each kind of fault was last told.
     told: HashMap<String, Instant>,
-    /// Since when the memory is above the high mark.
-    full_since: Option<Instant>,
+    /// Since when nothing was given back while the memory is above the high mark, and what was used
+    /// then.
+    full: Option<(Instant, usize)>,
     unreachable: bool,
     /// What another client is made of.
     config: ConsumerConfig,
@@ -153,7 +155,7 @@ impl Consumer {
             clock: wiring.clock,
             commits: HashMap::new(),
             told: HashMap::new(),
-            full_since: None,
+            full: None,
             unreachable: false,
             config: config.clone(),
             lost_since: None,
@@ -272,11 +274,18 @@ impl Consumer {
 
     /// Pauses and resumes by memory; true if polling should rest for a moment instead.
     fn relieve(&mut self, now: Instant) -> Result<bool, Error> {
-        let full = self.budget.used() >= self.budget.high();
+        let used = self.budget.used();
+        let full = used >= self.budget.high();
         if !full {
-            self.full_since = None;
-        } else if now.saturating_duration_since(*self.full_since.get_or_insert(now)) < PATIENCE {
-            return Ok(self.batches_running());
+            self.full = None;
+        } else {
+            let (since, least) = self.full.get_or_insert((now, used));
+            if used < *least {
+                (*since, *least) = (now, used);
+            }
+            if now.saturating_duration_since(*since) < PATIENCE {
+                return Ok(self.batches_running());
+            }
         }
         if !full && self.partitions.iter().all(|(_, slot)| !slot.heavy) {
             return Ok(false);

@@ -118,6 +118,7 @@ impl Decoder {
         let detections = catalog.streams.get(DETECTIONS).unwrap_or(stream).clone();
         let shared = Shared { topic: &topic, plans, directory, limits };
         let mut rows = Rows::new(Arc::clone(stream));
+        rows.reserve(messages.entries.len());
         let mut detected = Rows::new(detections);
         let mut dead = Vec::new();
         let mut mismatches = 0;

@@ -113,6 +113,21 @@ impl Column {
         }
     }
 
+    fn reserve(&mut self, rows: usize) {
+        match self {
+            Self::Bool(values) => values.reserve(rows),
+            Self::Int16(values) => values.reserve(rows),
+            Self::Int32(values) => values.reserve(rows),
+            Self::Int64(values) | Self::Timestamp(values) => values.reserve(rows),
+            Self::Float64(values) => values.reserve(rows),
+            Self::Uuid(values) => values.reserve(rows),
+            Self::Inet(values) => values.reserve(rows),
+            Self::Text(values) | Self::Json(values) | Self::TextList(values) | Self::Bytes(values) => {
+                values.reserve(rows);
+            }
+        }
+    }
+
     /// Cuts or fills up with nulls to `rows` values.
     pub fn resize(&mut self, rows: usize) {
         match self {
@@ -149,6 +164,12 @@ impl Rows {
     pub fn new(stream: Arc<Stream>) -> Self {
         let columns = stream.columns.iter().map(|column| Column::new(column.kind)).collect();
         Self { stream, columns, text: Vec::new(), message: Vec::new() }
+    }
+
+    /// Makes room for so many further rows, so that columns needn't grow one by one.
+    pub fn reserve(&mut self, rows: usize) {
+        self.columns.iter_mut().for_each(|column| column.reserve(rows));
+        self.message.reserve(rows);
     }
 
     /// How many rows there are.

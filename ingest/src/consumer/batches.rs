@@ -19,6 +19,9 @@ use super::budget::{Budget, Hold, Share};
 use crate::error::Error;
 use crate::metrics::{BATCHES, BYTES, MESSAGES};
 
+/// Room for a message's headers; those that have more make the bytes grow once more.
+const HEADERS: usize = 4 << 10;
+
 /// When a batch closes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
@@ -113,7 +116,9 @@ impl Batches {
         headers: impl FnOnce(&mut Vec<u8>),
     ) {
         debug_assert!(incoming.offset >= place.next, "the caller ignores what lies before the position");
+        let max_bytes = self.limits.max_bytes;
         let open = self.open(place, now);
+        open.make_room(incoming.value.map_or(0, <[u8]>::len), max_bytes);
         let bytes = open.append(place, incoming, headers);
         place.next = incoming.offset + 1;
         open.extend(place, bytes);
@@ -258,6 +263,16 @@ impl Lane {
 }
 
 impl Open {
+    /// Grows the bytes for a message: by doubling, but not beyond what a full batch has.
+    fn make_room(&mut self, value: usize, max_bytes: usize) {
+        let bytes = &mut self.messages.bytes;
+        let needed = value + HEADERS;
+        if bytes.capacity() - bytes.len() < needed {
+            let left = max_bytes.saturating_sub(bytes.len()) + needed;
+            bytes.reserve_exact(bytes.len().clamp(needed, left));
+        }
+    }
+
     /// Adds the message and returns its bytes.
     fn append(&mut self, place: &Place, incoming: Incoming<'_>, headers: impl FnOnce(&mut Vec<u8>)) -> usize {
         self.span(place);

@@ -175,17 +175,14 @@ fn list(value: Value<'_>, tape: &[Node<'_>], scratch: &mut String) -> Result<(),
 
 /// Writes a scalar as JSON does, but texts without quotes.
 pub(crate) fn write_scalar(value: Value<'_>, out: &mut String) {
-    let _ = match value {
-        Value::Null | Value::Nested(_) => write!(out, "null"),
-        Value::Bool(value) => write!(out, "{value}"),
-        Value::Int(value) => write!(out, "{value}"),
-        Value::Uint(value) => write!(out, "{value}"),
-        Value::Float(value) => write!(out, "{value:?}"),
-        Value::Text(text) => {
-            write_string(text, out);
-            Ok(())
-        }
-    };
+    match value {
+        Value::Null | Value::Nested(_) => out.push_str("null"),
+        Value::Bool(value) => out.push_str(if value { "true" } else { "false" }),
+        Value::Int(value) => out.push_str(itoa::Buffer::new().format(value)),
+        Value::Uint(value) => out.push_str(itoa::Buffer::new().format(value)),
+        Value::Float(value) => _ = write!(out, "{value:?}"),
+        Value::Text(text) => write_string(text, out),
+    }
 }
 
 /// Writes what stands at `at` of a tape as compact JSON that `jsonb` accepts.
