@@ -21,6 +21,7 @@ pub struct Deck<'a> {
     events: usize,
     next: usize,
     started_us: i64,
+    rows: usize,
 }
 
 /// A topic that feeds `agent_logs` and names tenants in the header.
@@ -46,7 +47,13 @@ impl<'a> Deck<'a> {
         events: usize,
         started_us: i64,
     ) -> Self {
-        Self { corpus, topic, partitions, events, next: 0, started_us }
+        Self { corpus, topic, partitions, events, next: 0, started_us, rows: MAX_ROWS }
+    }
+
+    /// Closes batches at so many rows.
+    pub fn with_rows(mut self, rows: usize) -> Self {
+        self.rows = rows;
+        self
     }
 
     fn push(&mut self, messages: &mut Messages) {
@@ -76,7 +83,9 @@ impl Iterator for Deck<'_> {
             return None;
         }
         let mut messages = Messages::new(Arc::clone(&self.topic));
-        while self.next < self.events && messages.entries.len() < MAX_ROWS && messages.bytes.len() < MAX_BYTES
+        while self.next < self.events
+            && messages.entries.len() < self.rows
+            && messages.bytes.len() < MAX_BYTES
         {
             self.push(&mut messages);
         }

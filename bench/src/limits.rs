@@ -35,7 +35,8 @@ pub const OTHERS_COLUMNS: [&str; 10] = [
     "kafka_offset",
     "raw",
 ];
-const RAW_BLOCKS: [&str; 8] =
+/// The columns of `raw_blocks`.
+pub const RAW_BLOCKS: [&str; 8] =
     ["ts", "tenant_id", "stream", "first_seq", "last_seq", "events", "codec", "data"];
 
 /// Transactions ready to be sent, one per batch.

@@ -1,6 +1,7 @@
 //! What inosec costs: micro benchmarks of its CPU work, and the whole road on real servers beside the
 //! raw limits of what it stands on. A speed claim in the README links to a run made by this program.
 
+mod blocks;
 mod copyform;
 mod corpus;
 mod deck;
@@ -35,6 +36,8 @@ enum Command {
     Decode(micro::Args),
     /// Seal, compress and encode, one thread, without servers (the same run as `decode`)
     Encode(micro::Args),
+    /// Raw blocks by size, order and level, on a real server; writes bench/runs/
+    Blocks(blocks::Args),
     /// Kafka to hot store on real servers, beside the raw limits; writes bench/runs/
     E2e(e2e::Args),
 }
@@ -50,13 +53,15 @@ fn main() -> Result<()> {
             }
             Ok(())
         }
-        Command::E2e(args) => {
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(usage::cores().max(2))
-                .enable_all()
-                .build()
-                .at("starting the runtime")?;
-            runtime.block_on(e2e::run(args))
-        }
+        Command::Blocks(args) => runtime()?.block_on(blocks::run(args)),
+        Command::E2e(args) => runtime()?.block_on(e2e::run(args)),
     }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(usage::cores().max(2))
+        .enable_all()
+        .build()
+        .at("starting the runtime")
 }

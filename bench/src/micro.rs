@@ -284,7 +284,7 @@ impl Bench<'_> {
 }
 
 /// zstd as seal sets it.
-fn packer(level: i32) -> Result<Compressor<'static>> {
+pub fn packer(level: i32) -> Result<Compressor<'static>> {
     let mut packer = Compressor::new(level).at("making a compressor")?;
     packer.set_parameter(CParameter::ChecksumFlag(true)).at("asking zstd for checksums")?;
     Ok(packer)

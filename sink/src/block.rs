@@ -41,9 +41,9 @@ pub struct BlockOptions {
 }
 
 impl Default for BlockOptions {
-    /// 128 messages, 256 KiB, level 1.
+    /// 128 messages, 512 KiB, level 1.
     fn default() -> Self {
-        Self { messages: 128, bytes: 256 << 10, level: 1 }
+        Self { messages: 128, bytes: 512 << 10, level: 1 }
     }
 }
 
