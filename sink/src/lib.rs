@@ -1,6 +1,17 @@
-//! inosec sink
+//! How events are stored: sealed batches in, exactly one transaction each.
+//!
+//! ```text
+//!  Batch ─► seal ─► Sealed ─► writer ─► transaction ─► TimescaleDB or PostgreSQL
+//!           order, tally,     bisect,   COPY, offsets by
+//!           block, encode     wait      compare-and-swap, …
+//! ```
+//!
+//! The upper half is pure: [`seal`] and what it uses know no database. The lower half is everything that
+//! talks to one: [`Store`] is a database and what is known about it; [`Writer`] brings batches in;
+//! `maintain`, `redrive`, `events`, `dlq`, `offsets` and `tenants` are what operators and the road ask
+//! for besides. [`HotStore`] is the only place that knows which of the two stores it is.
 
-// seal
+// Pure.
 mod block;
 mod encode;
 mod merge;
@@ -13,7 +24,7 @@ pub use encode::Frames;
 pub use merge::{Merge, MergedBlock, StoredBlock, encode_merged, merge_blocks};
 pub use seal::{Count, Host, SealOptions, Sealed, seal};
 
-// store
+// With a database.
 mod backoff;
 mod directory;
 mod dlq;
