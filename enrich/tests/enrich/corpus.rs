@@ -7,6 +7,7 @@ use std::sync::Arc;
 use inosec_enrich::{Engine, EventClass, Matcher, Parsed, Placeholders};
 use serde_json::{Map, Value};
 
+use crate::oracle::{self, OracleRule};
 use crate::support::{self, RuleText, WindowsMap};
 
 /// Every rule, with a value for every placeholder SigmaHQ uses.
@@ -23,7 +24,8 @@ fn nowhere(texts: &[RuleText]) -> Placeholders {
     let mut given = Placeholders::new();
     loop {
         let parsed = all_rules(texts, &given);
-        let names: Vec<_> = parsed.problems.iter().filter_map(|problem| problem.message.split('%').nth(1)).collect();
+        let names: Vec<_> =
+            parsed.problems.iter().filter_map(|problem| problem.message.split('%').nth(1)).collect();
         if names.is_empty() {
             return given;
         }
@@ -54,7 +56,9 @@ fn every_rule_parses_or_is_named_with_the_reason() {
         .rules
         .iter()
         .map(|rule| &rule.logsource)
-        .map(|from| EventClass::triple(from.product.as_deref(), from.category.as_deref(), from.service.as_deref()))
+        .map(|from| {
+            EventClass::triple(from.product.as_deref(), from.category.as_deref(), from.service.as_deref())
+        })
         .collect();
     classes.sort();
     classes.dedup();
@@ -67,9 +71,13 @@ fn every_rule_parses_or_is_named_with_the_reason() {
 
 #[test]
 fn every_regression_test_fires() {
-    let (Some(tests), Some(map)) = (support::lines("sigma_regression.jsonl.zst"), WindowsMap::load()) else { return };
-    let events: Vec<Vec<Map<String, Value>>> =
-        tests.iter().map(|test| test["events"].as_array().unwrap().iter().map(support::flat).collect()).collect();
+    let (Some(tests), Some(map)) = (support::lines("sigma_regression.jsonl.zst"), WindowsMap::load()) else {
+        return;
+    };
+    let events: Vec<Vec<Map<String, Value>>> = tests
+        .iter()
+        .map(|test| test["events"].as_array().unwrap().iter().map(support::flat).collect())
+        .collect();
     let classes: Vec<EventClass> = events.iter().flatten().map(|event| map.class(event)).collect();
     let Some(engine) = compiled(&classes) else { return };
     let mut matcher = Matcher::new(Arc::clone(&engine), 64 << 20);
@@ -94,10 +102,13 @@ fn every_regression_test_fires() {
 
 #[test]
 fn counts_equal_another_engine_or_the_difference_is_explained() {
-    let (Some(text), Some(map)) = (support::text("agent_logs.ndjson.zst"), WindowsMap::load()) else { return };
+    let (Some(text), Some(map)) = (support::text("agent_logs.ndjson.zst"), WindowsMap::load()) else {
+        return;
+    };
     let reference = support::lines("sigma_reference_counts.jsonl").unwrap();
     let shapes = [r#""fmt":"winlog-nxlog""#, r#""fmt":"winlog-wef""#];
-    let lines: Vec<&str> = text.lines().filter(|line| shapes.iter().any(|shape| line.contains(shape))).collect();
+    let lines: Vec<&str> =
+        text.lines().filter(|line| shapes.iter().any(|shape| line.contains(shape))).collect();
     let mut by_class: BTreeMap<EventClass, Vec<&str>> = BTreeMap::new();
     for line in lines {
         let event: Value = serde_json::from_str(line).unwrap();
@@ -134,14 +145,96 @@ fn counts_equal_another_engine_or_the_difference_is_explained() {
     }
     differences.extend(found.into_iter().map(|(key, count)| (key, 0, count)));
     for ((source, rule), expected, count) in &differences {
-        println!("{source} {rule} {}: theirs {expected}, ours {count}", titles.get(rule.as_str()).unwrap_or(&"?"));
+        println!(
+            "{source} {rule} {}: theirs {expected}, ours {count}",
+            titles.get(rule.as_str()).unwrap_or(&"?")
+        );
     }
     println!("{} counts compared, {} differ", reference.len(), differences.len());
-    let explained = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/sigma-differences.md"));
+    let explained =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/sigma-differences.md"));
     let explained = explained.unwrap_or_default();
     for ((source, rule), expected, count) in &differences {
         let cells = format!("| {expected} | {count} |");
         let known = explained.lines().any(|line| line.contains(rule.as_str()) && line.contains(&cells));
         assert!(known, "{source} {rule} is not in docs/sigma-differences.md");
     }
+}
+
+/// A record's class and its fields, for every shape that needs no parser of its own.
+fn classified(record: &Value, map: &WindowsMap) -> (EventClass, Map<String, Value>) {
+    let event = &record["event"];
+    match record["fmt"].as_str().unwrap() {
+        "cloudtrail" => {
+            (EventClass::triple(Some("aws"), None, Some("cloudtrail")), event.as_object().unwrap().clone())
+        }
+        "syslog-3164" => (EventClass::triple(Some("linux"), None, Some("auth")), raw(record)),
+        "auditd" => (EventClass::triple(Some("linux"), None, Some("auditd")), raw(record)),
+        _ => {
+            let fields = support::flat(event);
+            (map.class(&fields), fields)
+        }
+    }
+}
+
+fn raw(record: &Value) -> Map<String, Value> {
+    Map::from_iter([("raw".to_owned(), record["raw"].clone())])
+}
+
+/// Events of each class that are compared: so many in `make test`, all of them in `make soak`.
+fn sample() -> usize {
+    if std::env::var("INOSEC_SOAK").is_ok_and(|value| value == "full") { usize::MAX } else { 40 }
+}
+
+#[test]
+fn every_verdict_over_the_corpus_is_the_oracles() {
+    let (Some(text), Some(map)) = (support::text("agent_logs.ndjson.zst"), WindowsMap::load()) else {
+        return;
+    };
+    let rules = support::rule_texts().unwrap();
+    let given = nowhere(&rules);
+    let theirs: oracle::Placeholders = given.into_iter().collect();
+    let mut classes: BTreeMap<EventClass, Vec<&str>> = BTreeMap::new();
+    for line in text.lines() {
+        let record: Value = serde_json::from_str(line).unwrap();
+        classes.entry(classified(&record, &map).0).or_default().push(line);
+    }
+    let engine = compiled(&classes.keys().cloned().collect::<Vec<_>>()).unwrap();
+    let oracles: Vec<OracleRule> =
+        rules.iter().flat_map(|rule| OracleRule::parse(&rule.yaml, &theirs)).collect();
+    assert_eq!(oracles.len(), engine.rules().len());
+    let mut matcher = Matcher::new(Arc::clone(&engine), 8 << 20);
+    let (mut events, mut verdicts, mut matches) = (0, 0, 0);
+    for (class, lines) in &classes {
+        let admitted: Vec<(usize, &OracleRule)> =
+            oracles.iter().enumerate().filter(|(_, rule)| rule.runs_on(class)).collect();
+        let id = engine.class(class).unwrap();
+        assert_eq!(admitted.len(), engine.rules_of(id), "{class:?}");
+        for chunk in spread(lines, sample()).chunks(512) {
+            let records: Vec<Value> = chunk.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+            let fields: Vec<_> = records.iter().map(|record| classified(record, &map).1).collect();
+            let hits = support::run(&mut matcher, id, &fields.iter().collect::<Vec<_>>());
+            let found: Vec<_> = hits.iter().map(|hit| (hit.row as usize, hit.rule.0 as usize)).collect();
+            let mut expected = Vec::new();
+            for (row, event) in fields.iter().enumerate() {
+                let matching = admitted.iter().filter(|(_, rule)| rule.matches(event));
+                expected.extend(matching.map(|(rule, _)| (row, *rule)));
+            }
+            assert_eq!(found, expected, "{class:?}");
+            events += chunk.len();
+            verdicts += chunk.len() * admitted.len();
+            matches += found.len();
+        }
+    }
+    println!(
+        "{events} events of {} classes, {verdicts} verdicts, {matches} matches, no difference",
+        classes.len()
+    );
+    assert!(matches > 50);
+}
+
+/// So many of them, from start to end, always the same.
+fn spread<'a>(lines: &[&'a str], most: usize) -> Vec<&'a str> {
+    let step = lines.len().div_ceil(most.min(lines.len()));
+    lines.iter().step_by(step).copied().collect()
 }

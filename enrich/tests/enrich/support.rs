@@ -129,7 +129,10 @@ fn add(fields: &mut Map<String, Value>, name: &str, value: &Value, nested: bool)
         fields.insert(name.clone(), text.clone());
     }
     if nested {
-        inner.iter().filter(|(name, _)| !name.starts_with('#')).for_each(|(name, value)| add(fields, name, value, true));
+        inner
+            .iter()
+            .filter(|(name, _)| !name.starts_with('#'))
+            .for_each(|(name, value)| add(fields, name, value, true));
     }
 }
 
@@ -181,18 +184,24 @@ impl Texts {
 }
 
 /// Columns of events of one class.
-pub fn columns<'a>(engine: &Engine, class: ClassId, events: &[&'a Map<String, Value>], texts: &'a Texts) -> Columns<'a> {
+pub fn columns<'a>(
+    engine: &Engine,
+    class: ClassId,
+    events: &[&'a Map<String, Value>],
+    texts: &'a Texts,
+) -> Columns<'a> {
     let wanted = engine.wanted(class);
     let mut columns = Columns::new(engine.fields().len());
     for event in events {
         columns.add_row();
         for (name, value) in *event {
-            walk(name, value, texts, &mut |name, field| {
-                match (engine.fields().get(name).filter(|id: &FieldId| wanted.has(*id)), field) {
-                    (Some(id), field) => columns.push(id, field),
-                    (None, Field::Text(text)) if wanted.keywords => columns.push_rest(text),
-                    (None, _) => {}
-                }
+            walk(name, value, texts, &mut |name, field| match (
+                engine.fields().get(name).filter(|id: &FieldId| wanted.has(*id)),
+                field,
+            ) {
+                (Some(id), field) => columns.push(id, field),
+                (None, Field::Text(text)) if wanted.keywords => columns.push_rest(text),
+                (None, _) => {}
             });
         }
     }
