@@ -55,7 +55,7 @@ fn main() {
     }
     let mut parsed = Parsed::default();
     for rule in support::rule_texts().unwrap() {
-        if rule.path.starts_with("rules/windows/") || rule.path.starts_with("rules/category/") {
+        if rule.path.starts_with("rules/") {
             parsed.add(&rule.path, &rule.yaml, &Placeholders::new());
         }
     }
@@ -98,7 +98,7 @@ fn main() {
     for (class, events) in &classes {
         let id = engine.class(class).unwrap();
         let chosen: Vec<&Batch<'_>> = batches.iter().filter(|batch| batch.class == id).collect();
-        if *events >= 1000 {
+        if *events >= 1000 || class.categories.iter().any(|category| category == "process_creation") {
             let measured = measure_some(&engine, &everyone, &chosen, passes);
             report(
                 &format!(

@@ -173,7 +173,11 @@ impl<'a> Compiler<'a, '_> {
         fields.sort_unstable();
         fields.dedup();
         self.program.wanted = Wanted { fields, keywords: by_field.contains_key(&None) };
+        let keywords = by_field.get(&None).cloned().unwrap_or_default();
         for (field, mut tests) in by_field {
+            if field.is_some() {
+                tests.extend_from_slice(&keywords);
+            }
             tests.sort_unstable_by_key(|(id, _)| *id);
             let scanner = Scanner::new(tests)?;
             match field {

@@ -123,19 +123,15 @@ impl Matcher {
     fn gather(&mut self, program: &Program, class: ClassId, columns: &Columns<'_>) {
         let memo = &mut self.classes[class.0 as usize];
         self.gathered.by_column.clear();
-        let keywords = program.keywords.as_ref();
+        let (arena, scratch, by_column) = (&mut memo.arena, &mut self.scratch, &mut self.gathered.by_column);
         for (field, cells) in columns.iter() {
-            let scanners = Scanners { field: program.scanners.get(&field), keywords };
-            if scanners.field.is_none() && keywords.is_none() {
-                continue;
+            if let Some(scanner) = program.scanner(field) {
+                let values = memo.fields.entry(field).or_default();
+                scan_column(scanner, cells, values, arena, scratch, by_column);
             }
-            let values = memo.fields.entry(field).or_default();
-            scanners.column(cells, values, &mut memo.arena, &mut self.scratch, &mut self.gathered.by_column);
         }
-        if keywords.is_some() {
-            let scanners = Scanners { field: None, keywords };
-            let by_column = &mut self.gathered.by_column;
-            scanners.column(columns.rest(), &mut memo.rest, &mut memo.arena, &mut self.scratch, by_column);
+        if let Some(scanner) = &program.keywords {
+            scan_column(scanner, columns.rest(), &mut memo.rest, arena, scratch, by_column);
         }
     }
 
@@ -183,53 +179,37 @@ impl Matcher {
     }
 }
 
-/// What the values of one column are scanned by.
-struct Scanners<'a> {
-    field: Option<&'a Scanner>,
-    keywords: Option<&'a Scanner>,
+/// Scans each distinct value of a column once.
+fn scan_column(
+    scanner: &Scanner,
+    cells: &[Cell<'_>],
+    memo: &mut Memo,
+    arena: &mut Arena,
+    scratch: &mut Scratch,
+    found: &mut Vec<(u32, Passed)>,
+) {
+    let shortest = scanner.shortest();
+    memo.begin();
+    for (index, cell) in cells.iter().enumerate() {
+        let passed = match cell.value {
+            Value::Text(text) if text.len() < shortest => continue,
+            Value::Text(text) => memo.get_or(text, cells, index, || scanned(scanner, text, arena, scratch)),
+            // Rare and cheap, so not remembered.
+            Value::Null => arena.keep(scanner.on_null()),
+            Value::Other => arena.keep(scanner.on_other()),
+        };
+        if !passed.is_empty() {
+            found.push((cell.row, passed));
+        }
+    }
 }
 
-impl Scanners<'_> {
-    fn column(
-        &self,
-        cells: &[Cell<'_>],
-        memo: &mut Memo,
-        arena: &mut Arena,
-        scratch: &mut Scratch,
-        found: &mut Vec<(u32, Passed)>,
-    ) {
-        for cell in cells {
-            let passed = match cell.value {
-                Value::Text(text) => memo.get_or(text, || self.text(text, arena, scratch)),
-                value => self.untexted(value, arena, scratch),
-            };
-            if !passed.is_empty() {
-                found.push((cell.row, passed));
-            }
-        }
-    }
-
-    fn text(&self, text: &str, arena: &mut Arena, scratch: &mut Scratch) -> Passed {
-        scratch.passed.clear();
-        for scanner in [self.field, self.keywords].into_iter().flatten() {
-            scanner.scan(text, scratch);
-        }
-        scratch.passed.sort_unstable();
-        scratch.passed.dedup();
-        arena.keep(&scratch.passed)
-    }
-
-    /// A null, an object or an empty array: rare and cheap, so not remembered.
-    fn untexted(&self, value: Value<'_>, arena: &mut Arena, scratch: &mut Scratch) -> Passed {
-        scratch.passed.clear();
-        if let Some(scanner) = self.field {
-            match value {
-                Value::Null => scanner.scan_null(&mut scratch.passed),
-                _ => scanner.scan_other(&mut scratch.passed),
-            }
-        }
-        arena.keep(&scratch.passed)
-    }
+fn scanned(scanner: &Scanner, text: &str, arena: &mut Arena, scratch: &mut Scratch) -> Passed {
+    scratch.passed.clear();
+    scanner.scan(text, scratch);
+    scratch.passed.sort_unstable();
+    scratch.passed.dedup();
+    arena.keep(&scratch.passed)
 }
 
 impl Gathered {

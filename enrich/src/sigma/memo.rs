@@ -3,6 +3,7 @@
 use std::hash::BuildHasher;
 
 use hashbrown::HashTable;
+use inosec_schemas::{Cell, Value};
 
 use super::scanner::AtomId;
 
@@ -50,49 +51,97 @@ impl Arena {
     }
 }
 
+/// Longer values are remembered only within a batch: they seldom come again, and copying them costs
+/// more than scanning some twice.
+const LONG: usize = 512;
+
+/// A value that was copied.
 #[derive(Debug)]
-struct Entry {
+struct Short {
     hash: u64,
     start: u32,
     length: u32,
     passed: Passed,
 }
 
+/// A value of the column at hand.
+#[derive(Debug)]
+struct Long {
+    hash: u64,
+    cell: u32,
+    passed: Passed,
+}
+
 /// Values and their results.
 #[derive(Debug, Default)]
 pub struct Memo {
-    entries: HashTable<Entry>,
+    short: HashTable<Short>,
     text: String,
+    long: HashTable<Long>,
     hasher: foldhash::fast::RandomState,
 }
 
 impl Memo {
-    /// The value's result, by `scan` if it is new.
-    pub fn get_or(&mut self, value: &str, scan: impl FnOnce() -> Passed) -> Passed {
+    /// Begins a column: long values of the one before are forgotten.
+    pub fn begin(&mut self) {
+        self.long.clear();
+    }
+
+    /// The result of the text in `cells[cell]`, by `scan` if it is new.
+    pub fn get_or(
+        &mut self,
+        value: &str,
+        cells: &[Cell<'_>],
+        cell: usize,
+        scan: impl FnOnce() -> Passed,
+    ) -> Passed {
         let hash = self.hasher.hash_one(value);
-        let known = self.entries.find(hash, |entry| {
-            entry.hash == hash
-                && &self.text.as_bytes()[entry.start as usize..][..entry.length as usize] == value.as_bytes()
+        if value.len() > LONG {
+            return self.long(hash, value, cells, cell, scan);
+        }
+        let known = self.short.find(hash, |entry| {
+            let text = &self.text.as_bytes()[entry.start as usize..][..entry.length as usize];
+            entry.hash == hash && text == value.as_bytes()
         });
         if let Some(entry) = known {
             return entry.passed;
         }
         let passed = scan();
-        let entry = Entry { hash, start: narrow(self.text.len()), length: narrow(value.len()), passed };
+        let entry = Short { hash, start: narrow(self.text.len()), length: narrow(value.len()), passed };
         self.text.push_str(value);
-        self.entries.insert_unique(hash, entry, |entry| entry.hash);
+        self.short.insert_unique(hash, entry, |entry| entry.hash);
+        passed
+    }
+
+    fn long(
+        &mut self,
+        hash: u64,
+        value: &str,
+        cells: &[Cell<'_>],
+        cell: usize,
+        scan: impl FnOnce() -> Passed,
+    ) -> Passed {
+        let known = self
+            .long
+            .find(hash, |entry| entry.hash == hash && cells[entry.cell as usize].value == Value::Text(value));
+        if let Some(entry) = known {
+            return entry.passed;
+        }
+        let passed = scan();
+        self.long.insert_unique(hash, Long { hash, cell: narrow(cell), passed }, |entry| entry.hash);
         passed
     }
 
     /// Bytes it takes.
     pub fn bytes(&self) -> usize {
-        self.text.len() + self.entries.len() * size_of::<Entry>()
+        self.text.len() + self.short.len() * size_of::<Short>()
     }
 
     /// Forgets all values.
     pub fn clear(&mut self) {
-        self.entries.clear();
+        self.short.clear();
         self.text.clear();
+        self.long.clear();
     }
 }
 

@@ -12,6 +12,7 @@ mod detection;
 mod encode;
 mod engine;
 mod expr;
+mod finder;
 mod fold;
 mod matcher;
 mod memo;

@@ -86,9 +86,9 @@ pub struct Program {
     pub(super) watchers: Vec<u32>,
     /// Rules to look at always.
     pub(super) unwatched: Vec<u32>,
-    /// By field.
+    /// By field; each does the tests of keywords too.
     pub(super) scanners: HashMap<FieldId, Scanner, foldhash::fast::RandomState>,
-    /// Of keyword rules.
+    /// Of values in no such field.
     pub(super) keywords: Option<Scanner>,
 }
 
@@ -124,6 +124,11 @@ impl Program {
         let range =
             self.watcher_starts[atom as usize] as usize..self.watcher_starts[atom as usize + 1] as usize;
         &self.watchers[range]
+    }
+
+    /// What a field's values are scanned by, if by anything.
+    pub fn scanner(&self, field: FieldId) -> Option<&Scanner> {
+        self.scanners.get(&field).or(self.keywords.as_ref())
     }
 
     /// Whether a condition holds.

@@ -1,15 +1,15 @@
 //! One field's tests, all at once: a value in, the numbers of the tests that pass out.
 //!
 //! Exact texts are looked up by hash, prefixes and suffixes walked in a [`Trie`], contained texts found
-//! by one Aho-Corasick automaton; each once for folded and once for cased tests. What these can't
+//! by one [`Finder`]; each once for folded and once for cased tests. What these can't
 //! decide (inner wildcards, regular expressions) is tried only on values that hold a text every match
 //! contains.
 
-use aho_corasick::AhoCorasick;
 use hashbrown::HashMap;
 use regex::Regex;
 
 use super::expr::{Comparison, Test};
+use super::finder::Finder;
 use super::fold::fold_into;
 use super::network::{self, Network};
 use super::number::Number;
@@ -49,7 +49,7 @@ pub struct Scanner {
     /// Pass when the field is there.
     exists: Vec<AtomId>,
     /// Pass on an explicit null.
-    is_null: Vec<AtomId>,
+    on_null: Vec<AtomId>,
     folded: TextSet,
     cased: TextSet,
     numbers: HashMap<Number, AtomId, foldhash::fast::RandomState>,
@@ -59,6 +59,7 @@ pub struct Scanner {
     checks: Vec<(Check, AtomId)>,
     /// Checks that no literal announces.
     unannounced: Vec<u32>,
+    shortest: usize,
 }
 
 /// Buffers of [`Scanner::scan`], kept between values.
@@ -78,7 +79,7 @@ impl Scanner {
         for (atom, test) in tests {
             match test {
                 Test::Exists => scanner.exists.push(atom),
-                Test::IsNull => scanner.is_null.push(atom),
+                Test::IsNull => scanner.on_null.push(atom),
                 Test::Number(number) => {
                     scanner.numbers.insert(*number, atom);
                 }
@@ -95,8 +96,10 @@ impl Scanner {
                 Test::Field { .. } => {}
             }
         }
-        scanner.folded = folded.build()?;
-        scanner.cased = cased.build()?;
+        scanner.folded = folded.build();
+        scanner.cased = cased.build();
+        scanner.on_null.extend_from_slice(&scanner.exists);
+        scanner.shortest = scanner.shortest_passing();
         Ok(scanner)
     }
 
@@ -198,15 +201,31 @@ impl Scanner {
         }
     }
 
-    /// Adds the tests that an explicit null passes.
-    pub fn scan_null(&self, passed: &mut Vec<AtomId>) {
-        passed.extend_from_slice(&self.exists);
-        passed.extend_from_slice(&self.is_null);
+    /// The tests that an explicit null passes.
+    pub fn on_null(&self) -> &[AtomId] {
+        &self.on_null
     }
 
-    /// Adds the tests that an object or an empty array passes.
-    pub fn scan_other(&self, passed: &mut Vec<AtomId>) {
-        passed.extend_from_slice(&self.exists);
+    /// The tests that an object or an empty array passes.
+    pub fn on_other(&self) -> &[AtomId] {
+        &self.exists
+    }
+
+    /// Texts with fewer bytes pass nothing.
+    pub fn shortest(&self) -> usize {
+        self.shortest
+    }
+
+    /// Unless all tests are of texts that are contained, a text of any length may pass one.
+    fn shortest_passing(&self) -> usize {
+        let other = self.any_text.len()
+            + self.exists.len()
+            + self.numbers.len()
+            + self.comparisons.len()
+            + self.times.len()
+            + self.networks.len()
+            + self.unannounced.len();
+        if other > 0 { 0 } else { self.folded.shortest().min(self.cased.shortest()) }
     }
 }
 
@@ -220,29 +239,17 @@ struct Literals {
 }
 
 impl Literals {
-    fn build(self) -> Result<TextSet, String> {
+    fn build(self) -> TextSet {
         let mut set = TextSet {
             prefixes: Trie::new(self.prefixes, false),
             suffixes: Trie::new(self.suffixes, true),
+            contained: Finder::new(self.contained),
             ..TextSet::default()
         };
         for (text, action) in self.exact {
             set.exact.entry(text.into_boxed_str()).or_default().push(action);
         }
-        let mut contained: HashMap<String, Vec<Action>> = HashMap::new();
-        for (text, action) in self.contained {
-            contained.entry(text).or_default().push(action);
-        }
-        if contained.is_empty() {
-            return Ok(set);
-        }
-        let mut contained: Vec<(String, Vec<Action>)> = contained.into_iter().collect();
-        contained.sort_by(|one, two| one.0.cmp(&two.0));
-        let automaton =
-            AhoCorasick::new(contained.iter().map(|(text, _)| text)).map_err(|error| error.to_string())?;
-        set.automaton = Some(automaton);
-        set.contained = contained.into_iter().map(|(_, actions)| actions.into_boxed_slice()).collect();
-        Ok(set)
+        set
     }
 }
 
@@ -252,12 +259,16 @@ struct TextSet {
     exact: HashMap<Box<str>, Vec<Action>, foldhash::fast::RandomState>,
     prefixes: Trie<Action>,
     suffixes: Trie<Action>,
-    automaton: Option<AhoCorasick>,
-    /// By pattern of the automaton.
-    contained: Vec<Box<[Action]>>,
+    contained: Finder<Action>,
 }
 
 impl TextSet {
+    /// The shortest text that anything is found in, as far as only contained texts are asked for.
+    fn shortest(&self) -> usize {
+        let anchored = !(self.exact.is_empty() && self.prefixes.is_empty() && self.suffixes.is_empty());
+        if anchored { 0 } else { self.contained.shortest() }
+    }
+
     fn find(&self, text: &str, found: &mut impl FnMut(Action)) {
         if !self.exact.is_empty()
             && let Some(actions) = self.exact.get(text)
@@ -266,10 +277,6 @@ impl TextSet {
         }
         self.prefixes.walk(text.bytes(), &mut *found);
         self.suffixes.walk(text.bytes().rev(), &mut *found);
-        if let Some(automaton) = &self.automaton {
-            for hit in automaton.find_overlapping_iter(text) {
-                self.contained[hit.pattern().as_usize()].iter().for_each(|action| found(*action));
-            }
-        }
+        self.contained.find(text.as_bytes(), &mut *found);
     }
 }

@@ -52,6 +52,11 @@ impl<T: Copy> Trie<T> {
         narrow(index)
     }
 
+    /// Whether there is no literal.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
     /// Calls `found` with every action whose literal the bytes begin with.
     pub fn walk(&self, bytes: impl Iterator<Item = u8>, mut found: impl FnMut(T)) {
         let Some(mut node) = self.nodes.first() else { return };

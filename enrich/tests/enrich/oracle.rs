@@ -11,7 +11,6 @@ use yaml_rust2::{Yaml, YamlLoader};
 
 /// A document of a rule file.
 pub struct OracleRule {
-    pub id: String,
     logsource: [Option<String>; 3],
     selections: Vec<(String, Part)>,
     conditions: Vec<String>,
@@ -71,12 +70,7 @@ impl OracleRule {
             Yaml::Array(items) => items.iter().map(scalar).collect(),
             one => vec![scalar(one)],
         };
-        Self {
-            id: document["id"].as_str().unwrap_or_default().to_owned(),
-            logsource: ["product", "category", "service"].map(from),
-            selections,
-            conditions,
-        }
+        Self { logsource: ["product", "category", "service"].map(from), selections, conditions }
     }
 
     /// Every dimension the rule names is known of the event and equal.
