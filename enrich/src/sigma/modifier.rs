@@ -352,7 +352,7 @@ impl<'a> Key<'a> {
         while let Some(at) = rest.find('%') {
             let (before, from) = rest.split_at(at);
             let append = |variants: &mut Vec<String>, text: &str| {
-                variants.iter_mut().for_each(|one| one.push_str(text))
+                variants.iter_mut().for_each(|one| one.push_str(text));
             };
             if let Some(before) = before.strip_suffix('\\') {
                 append(&mut variants, before);

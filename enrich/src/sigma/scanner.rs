@@ -85,7 +85,7 @@ impl Scanner {
                 }
                 Test::Compare(comparison, number) => scanner.comparisons.push((*comparison, *number, atom)),
                 Test::Time(part, comparison, number) => {
-                    scanner.times.push((*part, *comparison, *number, atom))
+                    scanner.times.push((*part, *comparison, *number, atom));
                 }
                 Test::Network(network) => scanner.networks.push((*network, atom)),
                 Test::Text { pattern, cased: is_cased } => {
@@ -134,7 +134,7 @@ impl Scanner {
         let check = self.check(Check::Regex(regex), atom);
         match regexes::required(source) {
             Some(texts) => {
-                literals.contained.extend(texts.into_iter().map(|text| (text, Action::Check(check))))
+                literals.contained.extend(texts.into_iter().map(|text| (text, Action::Check(check))));
             }
             None => self.unannounced.push(check),
         }

@@ -309,8 +309,8 @@ proptest! {
         let mut tenants = Tenants::default();
         tenants.add(Selection::all(&engine));
         let mut some = Selection::none(&engine);
-        for rule in 0..oracles.len() {
-            some.set(RuleId(rule as u32), enabled[rule]);
+        for (rule, enabled) in enabled.iter().enumerate().take(oracles.len()) {
+            some.set(RuleId(rule as u32), *enabled);
         }
         some.add_filter(&engine, FilterId(0));
         tenants.add(some);

@@ -47,9 +47,12 @@ pub fn rule_texts() -> Option<Vec<RuleText>> {
     Some(lines("sigma_rules.jsonl.zst")?.into_iter().map(rule).collect())
 }
 
+/// Category, service, event ids, channels.
+type MapEntry = (Option<String>, Option<String>, Vec<String>, Vec<String>);
+
 /// Which categories and services a Windows event has, read from the corpus.
 pub struct WindowsMap {
-    entries: Vec<(Option<String>, Option<String>, Vec<String>, Vec<String>)>,
+    entries: Vec<MapEntry>,
 }
 
 impl WindowsMap {
@@ -126,7 +129,7 @@ fn add(fields: &mut Map<String, Value>, name: &str, value: &Value, nested: bool)
         }
     }
     if let Some(text) = inner.get("#text") {
-        fields.insert(name.clone(), text.clone());
+        fields.insert(name, text.clone());
     }
     if nested {
         inner
