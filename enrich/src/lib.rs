@@ -7,6 +7,6 @@
 pub mod sigma;
 
 pub use sigma::{
-    ClassId, Engine, EventClass, Filter, FilterId, Hit, Level, LogSource, Matcher, Parsed, Placeholders,
-    Problem, Rule, RuleId, Selection, Tenants, TooLarge, parse,
+    ClassId, Cost, Engine, EventClass, Filter, FilterId, Hit, Level, LogSource, Matcher, Parsed,
+    Placeholders, Problem, Rule, RuleId, Selection, Tenants, TooLarge, costs, parse,
 };

@@ -38,7 +38,7 @@ pub fn compile(
 
 /// Nested and-s and or-s joined; a comparison with another field asks first whether the field is there,
 /// so that it has a witness.
-fn prepared(expr: Expr) -> Expr {
+pub fn prepared(expr: Expr) -> Expr {
     match expr {
         Expr::And(parts) => {
             let mut all = Vec::with_capacity(parts.len());

@@ -5,6 +5,9 @@ use super::yaml::Fault;
 /// How deep parentheses and negations may nest.
 const MAX_DEPTH: usize = 64;
 
+/// How many selections a condition may mention, `them` counted as all it stands for.
+const MAX_MENTIONS: usize = 10_000;
+
 /// A condition over selections, which it names by their position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Condition {
@@ -21,7 +24,8 @@ pub enum Condition {
 impl Condition {
     /// Reads one condition; `names` are the selections in order.
     pub fn parse(text: &str, names: &[String], line: usize) -> Result<Self, Fault> {
-        let mut parser = ConditionParser { tokens: tokens(text, line)?, at: 0, depth: 0, names, line };
+        let mut parser =
+            ConditionParser { tokens: tokens(text, line)?, at: 0, depth: 0, mentions: 0, names, line };
         let condition = parser.or()?;
         match parser.peek() {
             None => Ok(condition),
@@ -66,6 +70,7 @@ struct ConditionParser<'a> {
     tokens: Vec<&'a str>,
     at: usize,
     depth: usize,
+    mentions: usize,
     names: &'a [String],
     line: usize,
 }
@@ -141,12 +146,25 @@ impl<'a> ConditionParser<'a> {
             };
         }
         match self.names.iter().position(|name| name == token) {
-            Some(index) => Ok(Condition::Selection(index)),
+            Some(index) => {
+                self.mention(1)?;
+                Ok(Condition::Selection(index))
+            }
             None => Err(self.fault(format!("there is no selection `{token}`: add or rename it"))),
         }
     }
 
-    fn selections(&self, pattern: &str) -> Result<Vec<Condition>, Fault> {
+    fn mention(&mut self, selections: usize) -> Result<(), Fault> {
+        self.mentions += selections;
+        if self.mentions > MAX_MENTIONS {
+            return Err(
+                self.fault(format!("more than {MAX_MENTIONS} selections are mentioned: split the rule"))
+            );
+        }
+        Ok(())
+    }
+
+    fn selections(&mut self, pattern: &str) -> Result<Vec<Condition>, Fault> {
         let them = pattern.eq_ignore_ascii_case("them");
         let chosen = self.names.iter().enumerate().filter(|(_, name)| match them {
             true => !name.starts_with('_'),
@@ -156,6 +174,7 @@ impl<'a> ConditionParser<'a> {
         if of.is_empty() {
             return Err(self.fault(format!("no selection is called like `{pattern}`: add or rename one")));
         }
+        self.mention(of.len())?;
         Ok(of)
     }
 }

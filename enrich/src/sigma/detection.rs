@@ -6,6 +6,9 @@ use super::expr::Expr;
 use super::modifier::{Key, Placeholders};
 use super::yaml::{Fault, Node, Yaml};
 
+/// How many tests a rule may have, a selection counted as often as its condition mentions it.
+const MAX_TESTS: usize = 200_000;
+
 /// A named part of a detection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamedSelection {
@@ -47,6 +50,12 @@ impl Detection {
             return Err(Fault::new(node.line, "there is no condition: add `condition: selection`"));
         };
         let condition = conditions(condition, &selections)?;
+        let sizes: Vec<usize> = selections.iter().map(|selection| selection.expr.tests()).collect();
+        let mut tests = 0;
+        condition.each_selection(&mut |index| tests += sizes[index]);
+        if tests > MAX_TESTS {
+            return Err(Fault::new(node.line, format!("more than {MAX_TESTS} tests: split the rule")));
+        }
         Ok(Self { selections, condition })
     }
 

@@ -126,6 +126,13 @@ impl Expr {
         Self::or(vec![Self::atom(field, Test::Exists).negated(), Self::atom(field, Test::IsNull)])
     }
 
+    /// How many tests it has.
+    pub fn tests(&self) -> usize {
+        let mut tests = 0;
+        self.each_atom(&mut |_| tests += 1);
+        tests
+    }
+
     /// Calls `visit` with every atom.
     pub fn each_atom(&self, visit: &mut impl FnMut(&Atom)) {
         match self {

@@ -8,6 +8,7 @@
 
 mod compile;
 mod condition;
+mod cost;
 mod detection;
 mod encode;
 mod engine;
@@ -31,6 +32,7 @@ mod witness;
 mod yaml;
 
 pub use condition::Condition;
+pub use cost::{Cost, costs};
 pub use detection::{Detection, NamedSelection};
 pub use engine::{ClassId, Engine, EventClass, FilterId, RuleId, TooLarge};
 pub use expr::{Atom, Comparison, Expr, Test};

@@ -15,8 +15,8 @@ use super::yaml::{Fault, Node, Yaml};
 /// The values behind `%name%`, given by whoever loads the rules.
 pub type Placeholders = HashMap<String, Vec<String>>;
 
-/// Alternatives that one value may expand to.
-const MAX_ALTERNATIVES: usize = 10_000;
+/// Alternatives that the values of one item may expand to.
+const MAX_ALTERNATIVES: usize = 50_000;
 
 /// What a modifier is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -182,8 +182,16 @@ impl<'a> Key<'a> {
             ));
         }
         let mut parts = Vec::with_capacity(values.len());
+        let mut tests = 0;
         for value in values {
-            parts.push(self.value(value)?);
+            let part = self.value(value)?;
+            tests += part.tests();
+            if tests > MAX_ALTERNATIVES {
+                let message =
+                    format!("more than {MAX_ALTERNATIVES} alternatives in one item: split the rule");
+                return Err(Fault::new(value.line, message));
+            }
+            parts.push(part);
         }
         let neq = self.has(Modifier::Neq);
         let matched = if self.has(Modifier::All) && !neq { Expr::and(parts) } else { Expr::or(parts) };

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use hashbrown::HashSet;
+
+use super::condition::Condition;
 use super::detection::Detection;
 use super::modifier::Placeholders;
 use super::yaml::{self, Fault, Node, Yaml};
@@ -63,6 +66,30 @@ pub struct Rule {
     pub detection: Detection,
     /// The file it came from, and its line there.
     pub origin: (String, usize),
+}
+
+impl Rule {
+    /// The fields whose values it tests, in order of their names.
+    #[must_use]
+    pub fn tested_fields(&self) -> Vec<String> {
+        let mut fields = Vec::new();
+        self.detection.expr().each_atom(&mut |atom| fields.extend(atom.field.clone()));
+        fields.sort_unstable();
+        fields.dedup();
+        fields
+    }
+
+    /// One rule for each selection, with the selection's name for its id: run over an event they explain
+    /// why the rule matches it or not.
+    #[must_use]
+    pub fn by_selection(&self) -> Vec<Rule> {
+        let numbered = self.detection.selections.iter().enumerate();
+        let alone = numbered.map(|(index, selection)| {
+            let detection = Detection { condition: Condition::Selection(index), ..self.detection.clone() };
+            Rule { id: selection.name.clone(), detection, ..self.clone() }
+        });
+        alone.collect()
+    }
 }
 
 /// A condition that is joined by `and` to the rules it names, for the tenants that have it.
@@ -128,6 +155,8 @@ pub struct Parsed {
     pub filters: Vec<Filter>,
     /// Everything else, with the reason.
     pub problems: Vec<Problem>,
+    /// Of rules so far.
+    ids: HashSet<String>,
 }
 
 /// Reads a rule file: one document or several. `file` is only named in problems and origins.
@@ -143,7 +172,7 @@ impl Parsed {
         for document in yaml::documents(text) {
             match document {
                 Ok(node) => self.document(file, &node, placeholders),
-                Err(fault) => self.problem(file, None, fault, false),
+                Err((fault, rule)) => self.problem(file, rule, fault, false),
             }
         }
     }
@@ -158,11 +187,20 @@ impl Parsed {
             Some(section) => {
                 filter(file, node, section, placeholders).map(|filter| self.filters.push(filter))
             }
-            None => detection_rule(file, node, placeholders).map(|rule| self.rules.push(rule)),
+            None => detection_rule(file, node, placeholders).and_then(|rule| self.add_rule(node.line, rule)),
         };
         if let Err(fault) = result {
             self.problem(file, rule, fault, false);
         }
+    }
+
+    /// What a rule finds is identified by the rule's id, so an id is one rule.
+    fn add_rule(&mut self, line: usize, rule: Rule) -> Result<(), Fault> {
+        if !self.ids.insert(rule.id.clone()) {
+            return Err(Fault::new(line, "another rule has this id: give it a new one, or remove it"));
+        }
+        self.rules.push(rule);
+        Ok(())
     }
 
     fn problem(&mut self, file: &str, rule: Option<String>, fault: Fault, correlation: bool) {

@@ -3,7 +3,7 @@
 //! A file's documents are cut apart first, so that a syntax error in one never hides the next. Anchors
 //! are resolved within a budget: a document can't grow beyond [`MAX_NODES`].
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 
 use super::number::Number;
@@ -88,8 +88,8 @@ impl PartialEq<str> for Yaml {
     }
 }
 
-/// Every document of a file, empty ones left out.
-pub fn documents(text: &str) -> Vec<Result<Node, Fault>> {
+/// Every document of a file, empty ones left out; with a fault the `id` that the document's text gives.
+pub fn documents(text: &str) -> Vec<Result<Node, (Fault, Option<String>)>> {
     let mut documents = Vec::new();
     for (first_line, chunk) in cut(text) {
         match document(chunk) {
@@ -98,10 +98,18 @@ pub fn documents(text: &str) -> Vec<Result<Node, Fault>> {
                 documents.push(Ok(node));
             }
             Ok(None) => {}
-            Err(fault) => documents.push(Err(Fault::new(fault.line + first_line, fault.message))),
+            Err(fault) => {
+                documents.push(Err((Fault::new(fault.line + first_line, fault.message), id(chunk))));
+            }
         }
     }
     documents
+}
+
+/// The value of a line `id: …`, for a document that could not be read.
+fn id(text: &str) -> Option<String> {
+    let value = text.lines().find_map(|line| line.strip_prefix("id:"))?;
+    Some(value.trim_matches([' ', '\'', '"']).to_owned())
 }
 
 /// Pieces of a text that start at `---` in the first column, with the lines before them.
@@ -154,6 +162,8 @@ struct Open {
     node: Node,
     /// A mapping's key that waits for its value.
     key: Option<Node>,
+    /// A mapping's keys so far.
+    keys: HashSet<String>,
 }
 
 #[derive(Default)]
@@ -203,7 +213,7 @@ impl Builder {
         if self.open.len() == MAX_DEPTH {
             return Err(Fault::new(node.line, format!("nested deeper than {MAX_DEPTH} levels: flatten it")));
         }
-        self.open.push(Open { anchor, node, key: None });
+        self.open.push(Open { anchor, node, key: None, keys: HashSet::new() });
         Ok(())
     }
 
@@ -223,12 +233,10 @@ impl Builder {
             (Yaml::List(items), _) => items.push(node),
             (Yaml::Map(_), None) => open.key = Some(node),
             (Yaml::Map(entries), Some(key)) => {
-                if entries.iter().any(|(other, _)| other.value == key.value) {
-                    let name = key.text().unwrap_or("null").to_owned();
-                    return Err(Fault::new(
-                        key.line,
-                        format!("the key `{name}` is there twice: join or rename them"),
-                    ));
+                let name = key.text().unwrap_or("null");
+                if !open.keys.insert(name.to_owned()) {
+                    let message = format!("the key `{name}` is there twice: join or rename them");
+                    return Err(Fault::new(key.line, message));
                 }
                 entries.push((key, node));
             }

@@ -252,7 +252,9 @@ fn parsed(rules: &[Value]) -> (Parsed, Vec<OracleRule>) {
     let theirs: oracle::Placeholders =
         given.iter().map(|(name, values)| (name.clone(), values.clone())).collect();
     let (mut parsed, mut oracles) = (Parsed::default(), Vec::new());
-    for rule in rules {
+    for (number, rule) in rules.iter().enumerate() {
+        let mut rule = rule.clone();
+        rule["id"] = json!(number.to_string());
         let text = rule.to_string();
         let before = parsed.rules.len();
         parsed.add("generated", &text, &given);
@@ -301,7 +303,9 @@ proptest! {
         let filter = json!({"title": "f", "logsource": {"product": "p"}, "filter": filter});
         let (mut parsed, oracles) = parsed(&rules);
         parsed.add("generated", &filter.to_string(), &Placeholders::new());
-        prop_assume!(parsed.filters.len() == 1);
+        if parsed.filters.is_empty() {
+            return Ok(());
+        }
         let oracle_filter = OracleRule::parse_filter(&filter.to_string());
         let class = EventClass::triple(Some("p"), None, None);
         let engine = Arc::new(Engine::new(parsed.rules, parsed.filters, std::slice::from_ref(&class)).unwrap());
