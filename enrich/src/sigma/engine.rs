@@ -69,6 +69,7 @@ pub struct TooLarge {
 #[derive(Debug)]
 pub struct Engine {
     rules: Vec<Rule>,
+    ids: HashMap<String, RuleId>,
     filters: Vec<Filter>,
     filtered: Vec<Vec<RuleId>>,
     names: FieldNames,
@@ -84,8 +85,10 @@ impl Engine {
     /// automaton.
     pub fn new(rules: Vec<Rule>, filters: Vec<Filter>, classes: &[EventClass]) -> Result<Self, TooLarge> {
         let filtered = filters.iter().map(|filter| applies_to(filter, &rules)).collect();
+        let ids = (0..).map(RuleId).zip(&rules).map(|(number, rule)| (rule.id.clone(), number)).collect();
         let mut engine = Self {
             rules,
+            ids,
             filters,
             filtered,
             names: FieldNames::default(),
@@ -124,6 +127,18 @@ impl Engine {
     #[must_use]
     pub fn rule(&self, rule: RuleId) -> &Rule {
         &self.rules[rule.0 as usize]
+    }
+
+    /// The rule with this `id`.
+    #[must_use]
+    pub fn find_rule(&self, id: &str) -> Option<RuleId> {
+        self.ids.get(id).copied()
+    }
+
+    /// The filter with this `id`.
+    #[must_use]
+    pub fn find_filter(&self, id: &str) -> Option<FilterId> {
+        (0..).map(FilterId).zip(&self.filters).find(|(_, filter)| filter.id == id).map(|(number, _)| number)
     }
 
     /// The filters, by [`FilterId`].

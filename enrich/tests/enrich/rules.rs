@@ -201,3 +201,51 @@ fn a_rule_that_would_grow_beyond_bounds_is_refused() {
         assert!(problems[0].message.contains(message), "{problems:?}");
     }
 }
+
+#[test]
+fn hostile_texts_are_read_in_good_time() {
+    let n = 50_000;
+    let numbered = |form: &dyn Fn(usize) -> String| (0..n).map(form).collect::<String>();
+    let texts = [
+        "[".repeat(n),
+        "{a: ".repeat(n),
+        "- ".repeat(n),
+        "? ".repeat(n),
+        "a:\n".repeat(n),
+        "---\n".repeat(n),
+        "\"".repeat(n),
+        "&a ".repeat(n),
+        "!!x ".repeat(n),
+        format!("title: |\n{}", "  x\n".repeat(n)),
+        format!("title: >\n{}", "\n".repeat(n)),
+        format!("a: {}", "x ".repeat(n)),
+        numbered(&|at| format!("k{at}: [{at}]\n")),
+        numbered(&|at| format!("? k{at}\n")),
+        rule(&format!("s:\n  F:\n{}condition: s", numbered(&|at| format!("    - v{at}\n")))),
+        rule(&format!("{}condition: 1 of s*", numbered(&|at| format!("s{at}: {{F: v}}\n")))),
+        rule(&format!("s: {{F: a}}\ncondition: {}s{}", "(".repeat(n), ")".repeat(n))),
+        rule(&format!("s: {{F|windash: '{}'}}\ncondition: s", "-a ".repeat(n))),
+        rule(&format!("s: {{F|re: '{}'}}\ncondition: s", "(a|b)*".repeat(n))),
+        rule(&format!("s: {{F|re: '{}'}}\ncondition: s", "(".repeat(n))),
+        rule(&format!("s: {{F|expand: '{}'}}\ncondition: s", "%a".repeat(n))),
+    ];
+    for text in texts {
+        let started = std::time::Instant::now();
+        let parsed = parsed(&text);
+        let took = started.elapsed();
+        let start: String = text.chars().take(120).collect();
+        println!("{took:.1?} {:?} {start:?}", parsed.problems.first().map(|problem| &problem.message));
+        assert!(took.as_secs() < 5, "{took:?} {start}");
+    }
+}
+
+#[test]
+fn hostile_events_are_matched_in_good_time() {
+    let detection = "s:\n  - F: '*aaaa*aaab*aa?a*b*c'\n  - F|re: '(a+)+b$'\n  - F|contains: [aaaaaaaaaaaaaaaab, ab, b]\n  - [aaaac, 'a*a*d']\n  - F|fieldref|contains: G\ncondition: s";
+    for text in ["a".repeat(2 << 20), "aaab".repeat(1 << 19), "é".repeat(1 << 20)] {
+        let started = std::time::Instant::now();
+        matches(detection, &json!({"F": text, "G": format!("{text}x")}));
+        let took = started.elapsed();
+        assert!(took.as_secs() < 5, "{took:?} {}", &text[..4]);
+    }
+}
