@@ -435,10 +435,8 @@ impl Test {
 
     fn passes(&self, text: &str) -> bool {
         match self {
-            Self::Text(pattern, cased) => {
-                let case = |one: char| if *cased { one } else { fold(one) };
-                glob(pattern, &text.chars().map(case).collect::<Vec<_>>())
-            }
+            Self::Text(pattern, true) => glob(pattern, &text.chars().collect::<Vec<_>>()),
+            Self::Text(pattern, false) => glob(pattern, &text.chars().map(fold).collect::<Vec<_>>()),
             Self::Regex(regex) => regex.is_match(text),
             Self::Number(number) => compare("eq", text, number),
             Self::Compare(comparison, number) => compare(comparison, text, number),
@@ -502,8 +500,8 @@ fn glob(pattern: &[Token], text: &[char]) -> bool {
 
 /// Case folded by way of the standard library's mappings, where those give one character.
 pub fn fold(character: char) -> char {
-    if character == 'ı' {
-        return character;
+    if character.is_ascii() || character == 'ı' {
+        return character.to_ascii_lowercase();
     }
     let single =
         |mut mapped: Box<dyn Iterator<Item = char>>| mapped.next().filter(|_| mapped.next().is_none());
