@@ -22,7 +22,8 @@ pub struct ClassId(pub u32);
 /// What is known of where an event comes from.
 ///
 /// Usually one category and one service; an event may belong to several (a registry value that is set
-/// is both `registry_set` and `registry_event`).
+/// is both `registry_set` and `registry_event`). Names are lower case as in rules, and always listed in the same
+/// order: two orders are two classes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, PartialOrd, Ord)]
 pub struct EventClass {
     /// Such as `windows`.
