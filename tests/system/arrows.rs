@@ -9,6 +9,7 @@ use serde_json::Value;
 const ALLOWED: &[(&str, &[&str])] = &[
     ("inosec-schemas", &[]),
     ("inosec-ingest", &["inosec-schemas"]),
+    ("inosec-enrich", &["inosec-schemas"]),
     ("inosec-sink", &["inosec-schemas"]),
     ("inosec", &["inosec-schemas", "inosec-ingest", "inosec-sink"]),
     ("inosec-bench", &["inosec", "inosec-schemas", "inosec-ingest", "inosec-sink"]),

@@ -1,0 +1,298 @@
+//! Rule files in; rules, filters and named problems out. One bad rule never stops the others.
+
+use std::fmt;
+
+use hashbrown::HashSet;
+
+use super::condition::Condition;
+use super::detection::Detection;
+use super::modifier::Placeholders;
+use super::yaml::{self, Fault, Node, Yaml};
+
+/// Where events come from, as a rule names it; what it leaves out may be anything.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, PartialOrd, Ord)]
+pub struct LogSource {
+    /// Such as `windows`.
+    pub product: Option<String>,
+    /// Such as `process_creation`.
+    pub category: Option<String>,
+    /// Such as `sysmon`.
+    pub service: Option<String>,
+}
+
+/// How serious a match is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Level {
+    /// For enrichment.
+    Informational,
+    /// Notable.
+    Low,
+    /// For review.
+    Medium,
+    /// For prompt review.
+    High,
+    /// An incident.
+    Critical,
+}
+
+/// A detection rule.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rule {
+    /// Its `id`, or its title where it has none.
+    pub id: String,
+    /// Its name for people.
+    pub title: String,
+    /// Its `name`, by which correlation rules call it.
+    pub name: Option<String>,
+    /// Who wrote it; alerts carry it on.
+    pub author: Option<String>,
+    /// What it is about.
+    pub description: Option<String>,
+    /// How far it is tested.
+    pub status: Option<String>,
+    /// When it was changed last: `modified`, else `date`.
+    pub revision: Option<String>,
+    /// How serious a match is; `medium` where it says nothing.
+    pub level: Level,
+    /// Tags, such as `attack.t1059`.
+    pub tags: Vec<String>,
+    /// Fields worth showing.
+    pub fields: Vec<String>,
+    /// Known false positives.
+    pub falsepositives: Vec<String>,
+    /// Where its events come from.
+    pub logsource: LogSource,
+    /// What it looks for.
+    pub detection: Detection,
+    /// The file it came from, and its line there.
+    pub origin: (String, usize),
+}
+
+impl Rule {
+    /// The fields whose values it tests, in order of their names.
+    #[must_use]
+    pub fn tested_fields(&self) -> Vec<String> {
+        let mut fields = Vec::new();
+        self.detection.expr().each_atom(&mut |atom| fields.extend(atom.field.clone()));
+        fields.sort_unstable();
+        fields.dedup();
+        fields
+    }
+
+    /// One rule for each selection, with the selection's name for its id: run over an event they explain
+    /// why the rule matches it or not.
+    #[must_use]
+    pub fn by_selection(&self) -> Vec<Rule> {
+        let numbered = self.detection.selections.iter().enumerate();
+        let alone = numbered.map(|(index, selection)| {
+            let detection = Detection { condition: Condition::Selection(index), ..self.detection.clone() };
+            Rule { id: selection.name.clone(), detection, ..self.clone() }
+        });
+        alone.collect()
+    }
+}
+
+/// A condition that is joined by `and` to the rules it names, for the tenants that have it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Filter {
+    /// Its `id`, or its title where it has none.
+    pub id: String,
+    /// Its name for people.
+    pub title: String,
+    /// Where the rules it is for get their events; what it leaves out may be anything.
+    pub logsource: LogSource,
+    /// The rules it is for, by id or name; none is every rule.
+    pub rules: Option<Vec<String>>,
+    /// What must also hold: usually `not selection`.
+    pub detection: Detection,
+    /// The file it came from, and its line there.
+    pub origin: (String, usize),
+}
+
+impl Filter {
+    /// Whether the filter is for this rule.
+    pub fn is_for(&self, rule: &Rule) -> bool {
+        let named = self.rules.as_ref().is_none_or(|rules| {
+            rules.iter().any(|name| *name == rule.id || Some(name) == rule.name.as_ref())
+        });
+        let agree =
+            |mine: &Option<String>, its: &Option<String>| mine.is_none() || its.is_none() || mine == its;
+        named
+            && agree(&self.logsource.product, &rule.logsource.product)
+            && agree(&self.logsource.category, &rule.logsource.category)
+            && agree(&self.logsource.service, &rule.logsource.service)
+    }
+}
+
+/// Why a document gave no rule.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct Problem {
+    /// The file.
+    pub file: String,
+    /// The line, counted from 1.
+    pub line: usize,
+    /// The rule's id or title, where it could be read.
+    pub rule: Option<String>,
+    /// What is wrong and what to change.
+    pub message: String,
+    /// The document is sound but no detection rule: a correlation.
+    pub correlation: bool,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rule = self.rule.as_deref().unwrap_or("no id");
+        write!(formatter, "{}:{}: rule {rule}: {}", self.file, self.line, self.message)
+    }
+}
+
+/// What the documents of rule files held.
+#[derive(Debug, Clone, Default)]
+pub struct Parsed {
+    /// Detection rules.
+    pub rules: Vec<Rule>,
+    /// Filters.
+    pub filters: Vec<Filter>,
+    /// Everything else, with the reason.
+    pub problems: Vec<Problem>,
+    /// Of rules so far.
+    ids: HashSet<String>,
+}
+
+/// Reads a rule file: one document or several. `file` is only named in problems and origins.
+pub fn parse(file: &str, text: &str, placeholders: &Placeholders) -> Parsed {
+    let mut parsed = Parsed::default();
+    parsed.add(file, text, placeholders);
+    parsed
+}
+
+impl Parsed {
+    /// Reads one more file.
+    pub fn add(&mut self, file: &str, text: &str, placeholders: &Placeholders) {
+        for document in yaml::documents(text) {
+            match document {
+                Ok(node) => self.document(file, &node, placeholders),
+                Err((fault, rule)) => self.problem(file, rule, fault, false),
+            }
+        }
+    }
+
+    fn document(&mut self, file: &str, node: &Node, placeholders: &Placeholders) {
+        let rule = field(node, "id").or_else(|| field(node, "title"));
+        if node.get("correlation").is_some() {
+            let message = "a correlation, not a detection rule: it runs over what detection finds";
+            return self.problem(file, rule, Fault::new(node.line, message), true);
+        }
+        let result = match node.get("filter") {
+            Some(section) => {
+                filter(file, node, section, placeholders).map(|filter| self.filters.push(filter))
+            }
+            None => detection_rule(file, node, placeholders).and_then(|rule| self.add_rule(node.line, rule)),
+        };
+        if let Err(fault) = result {
+            self.problem(file, rule, fault, false);
+        }
+    }
+
+    /// What a rule finds is identified by the rule's id, so an id is one rule.
+    fn add_rule(&mut self, line: usize, rule: Rule) -> Result<(), Fault> {
+        if !self.ids.insert(rule.id.clone()) {
+            return Err(Fault::new(line, "another rule has this id: give it a new one, or remove it"));
+        }
+        self.rules.push(rule);
+        Ok(())
+    }
+
+    fn problem(&mut self, file: &str, rule: Option<String>, fault: Fault, correlation: bool) {
+        let (file, Fault { line, message }) = (file.to_owned(), fault);
+        self.problems.push(Problem { file, line, rule, message, correlation });
+    }
+}
+
+fn detection_rule(file: &str, node: &Node, placeholders: &Placeholders) -> Result<Rule, Fault> {
+    let Yaml::Map(_) = node.value else {
+        return Err(Fault::new(node.line, "a rule is a mapping: start with `title:`"));
+    };
+    let title = title(node)?;
+    let Some(section) = node.get("detection") else {
+        return Err(Fault::new(node.line, "there is no detection: add one, or remove the document"));
+    };
+    let logsource = logsource(node)?;
+    if logsource == LogSource::default() {
+        let line = node.get("logsource").map_or(node.line, |node| node.line);
+        return Err(Fault::new(line, "the logsource names nothing: give product, category or service"));
+    }
+    let detection = Detection::parse(section, &["timeframe"], placeholders)?;
+    Ok(Rule {
+        id: field(node, "id").unwrap_or_else(|| title.clone()),
+        title,
+        name: field(node, "name"),
+        author: field(node, "author"),
+        description: field(node, "description"),
+        status: field(node, "status"),
+        revision: field(node, "modified").or_else(|| field(node, "date")),
+        level: level(node)?,
+        tags: fields(node, "tags"),
+        fields: fields(node, "fields"),
+        falsepositives: fields(node, "falsepositives"),
+        logsource,
+        detection,
+        origin: (file.to_owned(), node.line),
+    })
+}
+
+fn filter(file: &str, node: &Node, section: &Node, placeholders: &Placeholders) -> Result<Filter, Fault> {
+    let title = title(node)?;
+    let Some(rules) = section.get("rules") else {
+        return Err(Fault::new(
+            section.line,
+            "the filter names no rules: add `rules:` with their ids, or `any`",
+        ));
+    };
+    let names = rules.texts();
+    if names.is_empty() {
+        return Err(Fault::new(rules.line, "the filter names no rules: list their ids, or write `any`"));
+    }
+    let any =
+        matches!(rules.value, Yaml::Text(_)) && names.iter().all(|name| name.eq_ignore_ascii_case("any"));
+    Ok(Filter {
+        id: field(node, "id").unwrap_or_else(|| title.clone()),
+        title,
+        logsource: logsource(node)?,
+        rules: (!any).then_some(names),
+        detection: Detection::parse(section, &["rules"], placeholders)?,
+        origin: (file.to_owned(), node.line),
+    })
+}
+
+fn title(node: &Node) -> Result<String, Fault> {
+    field(node, "title").ok_or_else(|| Fault::new(node.line, "there is no title: add one"))
+}
+
+fn logsource(node: &Node) -> Result<LogSource, Fault> {
+    let Some(section) = node.get("logsource") else {
+        return Err(Fault::new(node.line, "there is no logsource: add one"));
+    };
+    let part = |name: &str| field(section, name).map(|value| value.to_ascii_lowercase());
+    Ok(LogSource { product: part("product"), category: part("category"), service: part("service") })
+}
+
+fn level(node: &Node) -> Result<Level, Fault> {
+    let Some(level) = node.get("level") else { return Ok(Level::Medium) };
+    match level.text().unwrap_or_default().to_ascii_lowercase().as_str() {
+        "informational" => Ok(Level::Informational),
+        "low" => Ok(Level::Low),
+        "medium" => Ok(Level::Medium),
+        "high" => Ok(Level::High),
+        "critical" => Ok(Level::Critical),
+        _ => Err(Fault::new(level.line, "the level is informational, low, medium, high or critical")),
+    }
+}
+
+fn field(node: &Node, key: &str) -> Option<String> {
+    node.get(key).and_then(Node::text).map(str::to_owned)
+}
+
+fn fields(node: &Node, key: &str) -> Vec<String> {
+    node.get(key).map(Node::texts).unwrap_or_default()
+}
