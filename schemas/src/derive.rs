@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use arrow_schema::{Field, Schema};
 
-use crate::{Pii, Stream};
+use crate::{Kind, Pii, Stream};
 
 /// The statement that creates the stream's table in schema `inosec`, without partitions.
 #[must_use]
@@ -13,12 +13,22 @@ pub fn create_table(stream: &Stream) -> String {
     let mut sql = format!("CREATE TABLE IF NOT EXISTS inosec.{} (\n", stream.name);
     for (position, column) in stream.columns.iter().enumerate() {
         let required = column.required || position == stream.ts || position == stream.tenant;
-        let null = if required { " NOT NULL" } else { "" };
         let comma = if position + 1 == stream.columns.len() { "" } else { "," };
-        let _ = writeln!(sql, "    {} {}{null}{comma}", column.name, column.kind.ddl());
+        let _ = writeln!(sql, "    {}{comma}", column_definition(&column.name, column.kind, required));
     }
     sql.push(')');
     sql
+}
+
+/// A column as CREATE TABLE and ADD COLUMN take it.
+///
+/// Texts are compared byte by byte: they are what machines call themselves. Going through the locale,
+/// even `C.UTF-8`, costs an index that holds one an eighth more CPU, a language's rules several times.
+#[must_use]
+pub fn column_definition(name: &str, kind: Kind, required: bool) -> String {
+    let collation = if kind == Kind::Text { " COLLATE \"C\"" } else { "" };
+    let null = if required { " NOT NULL" } else { "" };
+    format!("{name} {}{collation}{null}", kind.ddl())
 }
 
 /// The stream's schema in the archive. Field ids are the columns' positions plus one: columns are

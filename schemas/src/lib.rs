@@ -19,7 +19,7 @@ mod tenant;
 
 pub use batch::{Batch, Column, DeadLetter, Reason, Rows, Slice};
 pub use catalog::Catalog;
-pub use derive::{arrow_schema, column_docs, create_table};
+pub use derive::{arrow_schema, column_definition, column_docs, create_table};
 pub use error::Error;
 pub use fields::{Cell, Columns, FieldId, FieldNames, Value, Wanted};
 pub use format::{Condition, Format, Mapping, Path, Shape, Source};

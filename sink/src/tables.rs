@@ -3,7 +3,7 @@
 //! Columns are only ever added, at the end. A column of another type, or one that became required
 //! once there are rows, is an error that says so.
 
-use inosec_schemas::{Catalog, Stream, create_table};
+use inosec_schemas::{Catalog, ColumnSpec, Stream, column_definition, create_table};
 use tokio_postgres::{Client, Transaction};
 
 use crate::Error;
@@ -66,7 +66,7 @@ async fn complete(transaction: &Transaction<'_>, stream: &Stream) -> Result<(), 
                 );
                 return Err(Error::Table { table: stream.name.clone(), what });
             }
-            None => add_column(transaction, stream, &column.name, column.kind.ddl(), column.required).await?,
+            None => add_column(transaction, stream, column).await?,
         }
     }
     Ok(())
@@ -75,12 +75,11 @@ async fn complete(transaction: &Transaction<'_>, stream: &Stream) -> Result<(), 
 async fn add_column(
     transaction: &Transaction<'_>,
     stream: &Stream,
-    name: &str,
-    ddl: &str,
-    required: bool,
+    column: &ColumnSpec,
 ) -> Result<(), Error> {
-    let null = if required { " NOT NULL" } else { "" };
-    let sql = format!("ALTER TABLE inosec.{} ADD COLUMN {name} {ddl}{null}", stream.name);
+    let name = &column.name;
+    let definition = column_definition(name, column.kind, column.required);
+    let sql = format!("ALTER TABLE inosec.{} ADD COLUMN {definition}", stream.name);
     transaction.batch_execute(&sql).await.map_err(|source| {
         let message = source.as_db_error().map_or_else(|| source.to_string(), |db| db.message().to_owned());
         let what =
