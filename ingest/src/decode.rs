@@ -119,7 +119,6 @@ impl Decoder {
         let shared = Shared { topic: &topic, plans, directory, limits };
         let mut rows = Rows::new(Arc::clone(stream));
         rows.reserve(messages.entries.len());
-        rows.text.reserve(tools.scratch.text_each * messages.entries.len());
         let mut detected = Rows::new(detections);
         let mut dead = Vec::new();
         let mut mismatches = 0;
@@ -138,7 +137,6 @@ impl Decoder {
         }
         rows.finish();
         detected.finish();
-        tools.scratch.text_each = rows.text.len() / rows.len().max(1) + 16;
         metrics::counter!(crate::metrics::MISMATCHES, "stream" => stream.name.clone()).increment(mismatches);
         Batch { messages, rows, detections: detected, dead, epoch: directory.epoch, mismatches }
     }

@@ -74,8 +74,6 @@ struct Lane {
 struct Queue {
     closed: VecDeque<Messages>,
     open: Option<Open>,
-    /// The bytes of the batch closed last: the next one will be much like it, and growing copies.
-    usual: usize,
 }
 
 struct Open {
@@ -219,11 +217,12 @@ impl Batches {
 
     fn open(&mut self, place: &Place, now: Instant) -> &mut Open {
         let topic = &self.topics[place.topic];
-        let queue = &mut self.lanes[place.lane].queues[place.topic];
-        queue.open.get_or_insert_with(|| {
-            let mut messages = Messages::new(Arc::clone(topic));
-            messages.bytes.reserve_exact(queue.usual.min(self.limits.max_bytes + HEADERS));
-            Open { messages, hold: Hold::new(&self.budget), shares: Vec::new(), last: 0, since: now }
+        self.lanes[place.lane].queues[place.topic].open.get_or_insert_with(|| Open {
+            messages: Messages::new(Arc::clone(topic)),
+            hold: Hold::new(&self.budget),
+            shares: Vec::new(),
+            last: 0,
+            since: now,
         })
     }
 
@@ -234,7 +233,6 @@ impl Batches {
             counter!(MESSAGES, "stream" => stream.clone()).increment(open.messages.entries.len() as u64);
             counter!(BYTES, "stream" => stream.clone()).increment(open.messages.bytes.len() as u64);
             counter!(BATCHES, "stream" => stream, "reason" => reason).increment(1);
-            queue.usual = open.messages.bytes.len();
             queue.closed.push_back(open.close());
         }
     }

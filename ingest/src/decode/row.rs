@@ -36,8 +36,6 @@ pub(crate) struct Sink<'a> {
 pub(crate) struct Scratch {
     /// The record's members that are asked for.
     pub(crate) hits: Vec<Hit>,
-    /// Bytes of text that a row of the last batch had: the next one will be much like it.
-    pub(crate) text_each: usize,
     captures: Vec<Capture>,
     text: String,
     key: String,
