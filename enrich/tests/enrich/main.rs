@@ -4,6 +4,7 @@
 
 mod corpus;
 mod oracle;
+mod pack;
 mod properties;
 mod rules;
 mod support;
