@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak check bench services-up services-down
+.PHONY: help demo test soak check fuzz bench services-up services-down
 
 prerequisites := deploy/local/prerequisites
 services := deploy/local/services
@@ -30,8 +30,13 @@ soak: ## 500 random kills under load, five minutes of overload
 check: ## format, lints and unit tests; no server
 	@$(prerequisites) build
 	cargo fmt --all --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo test --workspace --lib --bins
+
+fuzz: ## every fuzz target for SECONDS (60), on the stable compiler; no server
+	@$(prerequisites) build
+	@fuzz/run $(or $(SECONDS),60)
 
 bench: ## end-to-end throughput on this machine, on real servers (ARGS="…" goes to the benchmark)
 	@$(prerequisites) test

@@ -189,7 +189,7 @@ pub(crate) fn encode_rows(rows: &Rows, places: impl IntoIterator<Item = (usize, 
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::Arc;
 
     use inosec_schemas::{Kind, Stream};
@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     /// A reader of binary COPY of its own: the raw fields of each tuple.
-    fn read(frames: &[Bytes]) -> Vec<Vec<Option<Vec<u8>>>> {
+    pub(crate) fn read(frames: &[Bytes]) -> Vec<Vec<Option<Vec<u8>>>> {
         let all = frames.concat();
         assert_eq!(&all[..19], b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0");
         let mut at = 19;

@@ -206,3 +206,6 @@ fn partitions(batch: &Batch, order: &Order<'_>, detections: &Order<'_>) -> Vec<(
     touch(detections, &batch.detections.stream.name, batch.detections.stream.interval);
     partitions.into_iter().collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -55,7 +55,7 @@ fn read<'a>(line: &'a str, fields: &mut Fields<'a>) -> Option<()> {
     let own = fields.len();
     // Enriched records repeat fields in capitals behind a group separator; ours are the originals.
     let rest = rest.split('\u{1d}').next().unwrap_or_default();
-    pairs(kind, access(rest, fields), fields);
+    pairs(kind, access(rest, fields), Quoted::Opens, fields);
     name_numbers(&mut fields[own..]);
     Some(())
 }
@@ -74,8 +74,18 @@ fn access<'a>(text: &'a str, fields: &mut Fields<'a>) -> &'a str {
     rest
 }
 
+/// What single quotes around a value mean.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Quoted {
+    /// A message with pairs of its own.
+    Opens,
+    /// A text: the message in quotes holds no further ones. Followed inwards without end, a line of
+    /// `a='a='a='…` would exhaust the stack.
+    Text,
+}
+
 /// `key=value` pairs; a message in single quotes holds further ones.
-fn pairs<'a>(kind: &str, text: &'a str, fields: &mut Fields<'a>) {
+fn pairs<'a>(kind: &str, text: &'a str, quoted: Quoted, fields: &mut Fields<'a>) {
     let mut rest = text;
     let mut before = "";
     while let Some((word, after)) = next_word(rest) {
@@ -85,8 +95,9 @@ fn pairs<'a>(kind: &str, text: &'a str, fields: &mut Fields<'a>) {
             continue;
         };
         let name = name.trim_start_matches(['(', ',']);
-        if let Some(inner) = value.strip_prefix('\'') {
-            pairs(kind, inner.strip_suffix('\'').unwrap_or(inner), fields);
+        let inner = value.strip_prefix('\'').filter(|_| quoted == Quoted::Opens);
+        if let Some(inner) = inner {
+            pairs(kind, inner.strip_suffix('\'').unwrap_or(inner), Quoted::Text, fields);
         } else {
             // `old auid=…` and `new auid=…` of LOGIN records.
             let name = match before {
@@ -246,6 +257,17 @@ mod tests {
         fields.clear();
         assert!(parse("type=PROCTITLE msg=audit(1.000:1): proctitle=617270002D61", &mut fields));
         assert!(fields.contains(&("proctitle".into(), "arp -a".into())));
+    }
+
+    #[test]
+    fn quotes_within_quotes_cost_no_stack() {
+        let line = format!("type=A msg=audit(1:2): {}", "a='".repeat(1 << 20));
+        let mut fields = Vec::new();
+        assert!(parse(&line, &mut fields));
+        assert_eq!(fields.len(), 4);
+        fields.clear();
+        assert!(parse("type=A msg=audit(1:2): msg='op=x acct=\"root\" res=success'", &mut fields));
+        assert_eq!(fields[3..].iter().map(|(name, _)| &**name).collect::<Vec<_>>(), ["op", "acct", "result"]);
     }
 
     #[test]

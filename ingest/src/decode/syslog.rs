@@ -17,6 +17,9 @@ const FACILITIES: [&str; 24] = [
     "local7",
 ];
 const SEVERITIES: [&str; 8] = ["emerg", "alert", "crit", "err", "warning", "notice", "info", "debug"];
+/// Longer ids of structured data are no ids: the RFC allows 32 bytes. They stand in the name of each of
+/// their parameters, so one of megabytes with many parameters would be copied until memory is full.
+const LONGEST_ID: usize = 128;
 const MONTHS: [&str; 12] =
     ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
@@ -100,7 +103,7 @@ fn modern<'a>(line: &'a str, fields: &mut Fields<'a>) -> Option<()> {
 fn structured<'a>(line: &'a str, fields: &mut Fields<'a>) -> Option<&'a str> {
     let mut rest = line.starts_with('[').then_some(line)?;
     while let Some(element) = rest.strip_prefix('[') {
-        let end = element.find([' ', ']'])?;
+        let end = element.find([' ', ']']).filter(|end| *end <= LONGEST_ID)?;
         let id = &element[..end];
         rest = &element[end..];
         while let Some(parameter) = rest.strip_prefix(' ') {
@@ -237,6 +240,13 @@ mod tests {
             assert_eq!(get(line, name).as_deref(), Some(value), "{name}");
         }
         assert_eq!(get(line, "pid"), None);
+    }
+
+    #[test]
+    fn a_long_id_is_not_copied_for_each_of_its_parameters() {
+        let line = |id: usize| format!("<1>1 - h - - - [{}{}] x", "i".repeat(id), " a=\"\"".repeat(100_000));
+        assert!(parse(&line(1 << 20), &mut Vec::new()).is_none());
+        assert!(parse(&line(LONGEST_ID), &mut Vec::new()).is_some());
     }
 
     #[test]
