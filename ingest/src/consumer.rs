@@ -33,7 +33,7 @@ mod statistics;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -65,10 +65,13 @@ const TURN: usize = 500;
 const IDLE: Duration = Duration::from_millis(10);
 /// How long a turn waits when batches wait for their lane.
 const BUSY: Duration = Duration::from_millis(2);
-/// Above the high mark polling rests for as long as batches are stored within this time, then
-/// partitions are paused. A pause throws away what librdkafka has fetched, and after one of all
-/// partitions it sleeps for up to a second; a sink that is merely busy should cost neither.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// Above the high mark polling rests this long before the heavy partitions are paused, if another topic
+/// may be waiting behind them.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// If none may, it rests for as long as batches are stored within this time. A pause throws away what
+/// librdkafka has fetched, and after one of all partitions it sleeps for up to a second; a sink that is
+/// merely busy should cost neither.
+const STUCK: Duration = Duration::from_millis(500);
 /// Time between advisory commits, and between looks at the gauges.
 const TICK: Duration = Duration::from_secs(1);
 /// The same fault is told again after this long.
@@ -279,11 +282,12 @@ impl Consumer {
         if !full {
             self.full = None;
         } else {
+            let waits = self.a_light_topic_waits();
             let (since, least) = self.full.get_or_insert((now, used));
-            if used < *least {
+            if used < *least && !waits {
                 (*since, *least) = (now, used);
             }
-            if now.saturating_duration_since(*since) < PATIENCE {
+            if now.saturating_duration_since(*since) < if waits { PATIENCE } else { STUCK } {
                 return Ok(self.batches_running());
             }
         }
@@ -299,6 +303,16 @@ impl Consumer {
         self.partitions.set_heavy(consumer, &relief.pause, true).map_err(Error::Consumer)?;
         self.partitions.set_heavy(consumer, &relief.resume, false).map_err(Error::Consumer)?;
         Ok(false)
+    }
+
+    /// Whether a topic holds so little that it may be waiting behind the others.
+    fn a_light_topic_waits(&self) -> bool {
+        let mut held: BTreeMap<usize, usize> = BTreeMap::new();
+        for (key, slot) in self.partitions.iter().filter(|(_, slot)| slot.state == State::Running) {
+            *held.entry(key.0).or_default() += self.batches.held(&slot.place);
+        }
+        let fair = self.budget.low() / held.len().max(1);
+        held.len() > 1 && held.values().any(|held| *held < fair / 2)
     }
 
     /// Whether any partition is still fetched; if none is, there is no reason to rest.
