@@ -15,8 +15,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use inosec_enrich::{ClassId, Engine, EventClass, Matcher, Parsed, Placeholders, Selection, Tenants};
-use inosec_schemas::Columns;
+use inosec_enrich::{ClassId, Engine, Matcher, Parsed, Placeholders, Selection, Tenants};
+use inosec_schemas::{Columns, EventClass};
 use serde_json::{Map, Value};
 
 /// Events that arrive together.

@@ -1,12 +1,12 @@
 //! Detection: Sigma rules in, hits out.
 //!
 //! Pure: no clock, no I/O. Rule texts are parsed ([`parse`]) and compiled once for all tenants into an
-//! [`Engine`]; a [`Matcher`] carries a batch of events of one [`EventClass`], as columns, over it and
+//! [`Engine`]; a [`Matcher`] carries a batch of events of one [`EventClass`](inosec_schemas::EventClass), as columns, over it and
 //! gives the [`Hit`]s that each tenant's [`Selection`] lets through.
 
 pub mod sigma;
 
 pub use sigma::{
-    ClassId, Cost, Engine, EventClass, Filter, FilterId, Hit, Level, LogSource, Matcher, Parsed,
-    Placeholders, Problem, Rule, RuleId, Selection, Tenants, TooLarge, costs, parse,
+    ClassId, Cost, Engine, Filter, FilterId, Hit, Level, LogSource, Matcher, Parsed, Placeholders, Problem,
+    Rule, RuleId, Selection, Tenants, TooLarge, costs, parse,
 };

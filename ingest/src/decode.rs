@@ -6,7 +6,9 @@
 mod auditd;
 mod convert;
 mod envelope;
+mod fields;
 mod json;
+mod lookup;
 mod names;
 mod plan;
 mod recognise;
@@ -16,7 +18,6 @@ mod row;
 mod syslog;
 mod time;
 
-use std::borrow::Cow;
 use std::str::FromStr as _;
 use std::sync::Arc;
 
@@ -28,6 +29,7 @@ use inosec_schemas::{
 use simd_json::{Node, Tape};
 
 use self::envelope::Envelope;
+pub use self::fields::{ClassRows, Extracted, Extractor};
 use self::json::{Parser, Written};
 use self::names::{Hit, Names};
 use self::plan::Plans;
@@ -165,26 +167,9 @@ impl Received<'_> {
             let envelope = Envelope::of_text(self.value)?;
             return self.row(shared, &envelope, &[], names, sink, scratch);
         }
-        let mut text = Cow::Borrowed(self.value);
-        loop {
-            parser.load(&text);
-            let mut tape = std::mem::replace(*kept, Tape(Vec::new())).reset();
-            let error = match parser.parse(&mut tape) {
-                Ok(()) => {
-                    let envelope = Envelope::of_json(&tape.0);
-                    let done = self.row(shared, &envelope, &tape.0, names, sink, scratch);
-                    **kept = tape.reset();
-                    return done;
-                }
-                Err(error) => error,
-            };
-            **kept = tape.reset();
-            let repaired = matches!(text, Cow::Owned(_));
-            if repaired || !json::may_be_repaired(&error) {
-                return Err(json::reject(&error, self.value));
-            }
-            text = Cow::Owned(repair::repair(self.value));
-        }
+        json::with_tape(parser, kept, self.value, |tape| {
+            self.row(shared, &Envelope::of_json(tape), tape, names, sink, scratch)
+        })?
     }
 
     fn row(

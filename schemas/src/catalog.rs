@@ -1,11 +1,11 @@
 //! All descriptions inosec runs with: those embedded in the binary, and those of a directory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::format::{Maps, parse_map};
-use crate::{Error, Format, Stream};
+use crate::{Error, EventClass, Format, LogSources, Stream};
 
 macro_rules! embedded {
     ($folder:literal: $($name:literal),* $(,)?) => {
@@ -14,7 +14,7 @@ macro_rules! embedded {
 }
 
 const STREAMS: &[(&str, &str)] = embedded!("streams": "agent_logs", "threat_events");
-const MAPS: &[(&str, &str)] = embedded!("formats/maps": "log_levels", "nxlog_severities", "threat_severities", "windows_classes", "windows_levels");
+const MAPS: &[(&str, &str)] = embedded!("formats/maps": "log_levels", "nxlog_severities", "threat_severities", "windows_categories", "windows_classes", "windows_levels", "windows_services");
 const FORMATS: &[(&str, &str)] = embedded!("formats": "auditd", "cloudtrail", "ecs", "evtx-json", "inosec-threat", "json", "ocsf", "suricata-eve", "syslog-3164", "text", "winlog-beats6", "winlog-beats7", "winlog-flat", "winlog-nxlog", "winlog-wef");
 
 /// Streams and formats by name.
@@ -56,6 +56,13 @@ impl Catalog {
             self.add_format(&file, &text)?;
         }
         Ok(())
+    }
+
+    /// Every class that an event of these formats can have, for detection to compile its rules for.
+    #[must_use]
+    pub fn classes(&self) -> Vec<EventClass> {
+        let sections = self.formats.iter().filter_map(|format| format.sigma.as_ref());
+        sections.flat_map(LogSources::classes).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     fn add_stream(&mut self, file: &str, text: &str) -> Result<(), Error> {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::Error;
+use crate::{Error, LogSources};
 
 /// How a record is read before its fields are mapped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -104,6 +104,8 @@ pub struct Format {
     pub recognise: Option<Condition>,
     /// The streams it feeds, by name.
     pub streams: BTreeMap<String, Mapping>,
+    /// What its records are to detection rules; `None`: none runs on them.
+    pub sigma: Option<LogSources>,
 }
 
 #[derive(Deserialize)]
@@ -118,6 +120,36 @@ struct RawFormat {
     #[serde(default)]
     recognise: Option<Condition>,
     streams: BTreeMap<String, RawMapping>,
+    #[serde(default)]
+    sigma: Option<RawLogSources>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawLogSources {
+    product: RawNames,
+    #[serde(default)]
+    category: RawNames,
+    #[serde(default)]
+    service: RawNames,
+    #[serde(default)]
+    objects: Vec<Path>,
+    #[serde(default)]
+    fields: BTreeMap<String, RawPart>,
+}
+
+/// The same for all records, or a look-up.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RawNames {
+    Always(String),
+    Lookup(RawLookup),
+}
+
+impl Default for RawNames {
+    fn default() -> Self {
+        Self::Always(String::new())
+    }
 }
 
 #[derive(Deserialize)]
@@ -183,6 +215,50 @@ impl Format {
             priority: raw.priority,
             recognise: raw.recognise,
             streams,
+            sigma: raw.sigma.map(|sigma| sigma.resolve(file, maps)).transpose()?,
+        })
+    }
+}
+
+impl RawLogSources {
+    fn resolve(self, file: &str, maps: &Maps) -> Result<LogSources, Error> {
+        Ok(LogSources {
+            product: self.product.resolve(file, maps)?,
+            category: self.category.resolve(file, maps)?,
+            service: self.service.resolve(file, maps)?,
+            objects: self.objects,
+            fields: self.fields.into_iter().map(|(name, part)| (name, part.paths())).collect(),
+        })
+    }
+}
+
+impl RawNames {
+    fn resolve(self, file: &str, maps: &Maps) -> Result<Source, Error> {
+        match self {
+            Self::Lookup(lookup) => lookup.resolve(file, maps),
+            Self::Always(names) => {
+                let default = (!names.is_empty()).then_some(names);
+                Ok(Source::Lookup { key: Vec::new(), map: Arc::default(), default })
+            }
+        }
+    }
+}
+
+impl RawPart {
+    fn paths(self) -> Vec<Path> {
+        match self {
+            Self::One(path) => vec![path],
+            Self::First(paths) => paths,
+        }
+    }
+}
+
+impl RawLookup {
+    fn resolve(self, file: &str, maps: &Maps) -> Result<Source, Error> {
+        Ok(Source::Lookup {
+            key: self.key.into_iter().map(RawPart::paths).collect(),
+            map: self.map.resolve(file, maps)?,
+            default: self.default.as_ref().map(plain_text),
         })
     }
 }
@@ -192,17 +268,7 @@ impl RawSource {
         match self {
             Self::One(path) => Ok(Source::First(vec![path])),
             Self::First(paths) => Ok(Source::First(paths)),
-            Self::Lookup(lookup) => {
-                let part = |part| match part {
-                    RawPart::One(path) => vec![path],
-                    RawPart::First(paths) => paths,
-                };
-                Ok(Source::Lookup {
-                    key: lookup.key.into_iter().map(part).collect(),
-                    map: lookup.map.resolve(file, maps)?,
-                    default: lookup.default.as_ref().map(plain_text),
-                })
-            }
+            Self::Lookup(lookup) => lookup.resolve(file, maps),
         }
     }
 }

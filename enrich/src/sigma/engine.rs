@@ -1,11 +1,11 @@
 //! All rules of all tenants, compiled once per class of events.
 
 use hashbrown::HashMap;
-use inosec_schemas::{FieldNames, Wanted};
+use inosec_schemas::{ClassFields, EventClass, FieldNames, Wanted};
 
 use super::compile;
 use super::program::Program;
-use super::rule::{Filter, LogSource, Rule};
+use super::rule::{Filter, Rule};
 
 /// A rule's number in its [`Engine`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -18,43 +18,6 @@ pub struct FilterId(pub u32);
 /// A class' number in its [`Engine`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClassId(pub u32);
-
-/// What is known of where an event comes from.
-///
-/// Usually one category and one service; an event may belong to several (a registry value that is set
-/// is both `registry_set` and `registry_event`). Names are lower case as in rules, and always listed in the same
-/// order: two orders are two classes.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, PartialOrd, Ord)]
-pub struct EventClass {
-    /// Such as `windows`.
-    pub product: Option<String>,
-    /// Such as `process_creation`.
-    pub categories: Vec<String>,
-    /// Such as `sysmon`.
-    pub services: Vec<String>,
-}
-
-impl EventClass {
-    /// One product, category and service, where there is one.
-    #[must_use]
-    pub fn triple(product: Option<&str>, category: Option<&str>, service: Option<&str>) -> Self {
-        let owned = |name: Option<&str>| name.map(str::to_owned);
-        Self {
-            product: owned(product),
-            categories: owned(category).into_iter().collect(),
-            services: owned(service).into_iter().collect(),
-        }
-    }
-
-    /// Whether a rule runs on these events: every dimension it names must be known and equal.
-    #[must_use]
-    pub fn admits(&self, logsource: &LogSource) -> bool {
-        let product = logsource.product.is_none() || logsource.product == self.product;
-        let category = logsource.category.as_ref().is_none_or(|category| self.categories.contains(category));
-        let service = logsource.service.as_ref().is_none_or(|service| self.services.contains(service));
-        product && category && service
-    }
-}
 
 /// The rules of a class are too many or too long together.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -110,7 +73,7 @@ impl Engine {
 
     fn compile(&mut self, class: &EventClass) -> Result<Program, TooLarge> {
         let numbered = (0..).map(RuleId).zip(&self.rules);
-        let rules: Vec<_> = numbered.filter(|(_, rule)| class.admits(&rule.logsource)).collect();
+        let rules: Vec<_> = numbered.filter(|(_, rule)| rule.logsource.admits(class)).collect();
         let runs = |rule: &RuleId| rules.binary_search_by_key(rule, |(id, _)| *id).is_ok();
         let numbered = (0..).map(FilterId).zip(&self.filters).zip(&self.filtered);
         let filters = numbered.filter(|(_, filtered)| filtered.iter().any(runs)).map(|(filter, _)| filter);
@@ -170,6 +133,15 @@ impl Engine {
     #[must_use]
     pub fn wanted(&self, class: ClassId) -> &Wanted {
         self.program(class).wanted()
+    }
+
+    /// What the rules look at in every class, in the order of [`ClassId`]: for decode.
+    #[must_use]
+    pub fn class_fields(&self) -> ClassFields {
+        let mut classes: Vec<_> = self.classes.iter().collect();
+        classes.sort_unstable_by_key(|(_, id)| **id);
+        let classes = classes.into_iter().map(|(class, id)| (class.clone(), self.wanted(*id).clone()));
+        ClassFields { names: self.names.clone(), classes: classes.collect() }
     }
 
     /// How many rules run on a class.

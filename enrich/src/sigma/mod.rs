@@ -34,7 +34,7 @@ mod yaml;
 pub use condition::Condition;
 pub use cost::{Cost, costs};
 pub use detection::{Detection, NamedSelection};
-pub use engine::{ClassId, Engine, EventClass, FilterId, RuleId, TooLarge};
+pub use engine::{ClassId, Engine, FilterId, RuleId, TooLarge};
 pub use expr::{Atom, Comparison, Expr, Test};
 pub use matcher::{Hit, Matcher};
 pub use modifier::Placeholders;

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use hashbrown::HashSet;
+use inosec_schemas::EventClass;
 
 use super::condition::Condition;
 use super::detection::Detection;
@@ -18,6 +19,17 @@ pub struct LogSource {
     pub category: Option<String>,
     /// Such as `sysmon`.
     pub service: Option<String>,
+}
+
+impl LogSource {
+    /// Whether a rule runs on these events: every dimension it names must be known and equal.
+    #[must_use]
+    pub fn admits(&self, class: &EventClass) -> bool {
+        let product = self.product.is_none() || self.product == class.product;
+        let category = self.category.as_ref().is_none_or(|category| class.categories.contains(category));
+        let service = self.service.as_ref().is_none_or(|service| class.services.contains(service));
+        product && category && service
+    }
 }
 
 /// How serious a match is.

@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use inosec_enrich::{Engine, EventClass, Matcher, Parsed, Placeholders};
+use inosec_enrich::{Engine, Matcher, Parsed, Placeholders};
+use inosec_schemas::EventClass;
 use serde_json::{Map, Value};
 
 use crate::oracle::{self, OracleRule};

@@ -79,7 +79,7 @@ impl OracleRule {
     }
 
     /// Every dimension the rule names is known of the event and equal.
-    pub fn runs_on(&self, class: &inosec_enrich::EventClass) -> bool {
+    pub fn runs_on(&self, class: &inosec_schemas::EventClass) -> bool {
         let [product, category, service] = &self.logsource;
         let within = |name: &Option<String>, known: &[String]| {
             name.as_ref().is_none_or(|name| known.iter().any(|known| known == name))

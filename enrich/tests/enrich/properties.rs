@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use inosec_enrich::{
-    Engine, EventClass, FilterId, Matcher, Parsed, Placeholders, RuleId, Selection, Tenants,
-};
+use inosec_enrich::{Engine, FilterId, Matcher, Parsed, Placeholders, RuleId, Selection, Tenants};
+use inosec_schemas::EventClass;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;

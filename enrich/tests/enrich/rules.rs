@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use inosec_enrich::{Cost, Engine, EventClass, Matcher, Parsed, Placeholders, costs, parse};
+use inosec_enrich::{Cost, Engine, Matcher, Parsed, Placeholders, costs, parse};
+use inosec_schemas::EventClass;
 use serde_json::{Map, Value, json};
 
 use crate::support;
@@ -144,14 +145,14 @@ fn a_logsource_fails_closed() {
         (None, Some("c"), None, false),
         (Some("linux"), Some("c"), None, false),
     ] {
-        assert_eq!(EventClass::triple(product, category, service).admits(&rule.logsource), runs);
+        assert_eq!(rule.logsource.admits(&EventClass::triple(product, category, service)), runs);
     }
     let several = EventClass {
         product: Some("windows".to_owned()),
         categories: vec!["b".to_owned(), "c".to_owned()],
         services: Vec::new(),
     };
-    assert!(several.admits(&rule.logsource));
+    assert!(rule.logsource.admits(&several));
     assert!(parsed(&text.replace("{product: windows, category: c}", "{definition: x}")).rules.is_empty());
 }
 

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use inosec_enrich::{ClassId, Engine, EventClass, Hit, Matcher, Selection, Tenants};
-use inosec_schemas::{Columns, FieldId, Value as Field};
+use inosec_enrich::{ClassId, Engine, Hit, Matcher, Selection, Tenants};
+use inosec_schemas::{Columns, EventClass, FieldId, Value as Field};
 use serde_json::{Map, Value};
 use yaml_rust2::{Yaml, YamlLoader};
 

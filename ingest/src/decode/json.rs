@@ -1,9 +1,11 @@
 //! JSON text to a tape, without allocating per message.
 
-use inosec_schemas::Reason;
-use simd_json::{Buffers, ErrorType, INPUT_PADDING, Tape, fill_tape_padded};
+use std::borrow::Cow;
 
-use super::Reject;
+use inosec_schemas::Reason;
+use simd_json::{Buffers, ErrorType, INPUT_PADDING, Node, Tape, fill_tape_padded};
+
+use super::{Reject, repair};
 
 /// What a message's value is, by its first byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +26,7 @@ pub(crate) fn written(value: &[u8]) -> Result<Written, Reject> {
     }
 }
 
-/// The parser's buffers. Use: [`load`](Self::load), then [`parse`](Self::parse).
+/// The parser's buffers: see [`with_tape`].
 pub(crate) struct Parser {
     buffers: Buffers,
     /// The copy that simd-json unescapes in place, and the padding it wants behind it.
@@ -44,26 +46,55 @@ impl Parser {
     }
 
     /// Takes a copy of the text.
-    pub(crate) fn load(&mut self, text: &[u8]) {
+    fn load(&mut self, text: &[u8]) {
         self.scratch.clear();
         self.scratch.extend_from_slice(text);
         self.scratch.resize(text.len() + INPUT_PADDING, b' ');
     }
 
     /// Parses the copy; the tape's texts lie in it.
-    pub(crate) fn parse<'a>(&'a mut self, tape: &mut Tape<'a>) -> Result<(), simd_json::Error> {
+    fn parse<'a>(&'a mut self, tape: &mut Tape<'a>) -> Result<(), simd_json::Error> {
         let length = self.scratch.len() - INPUT_PADDING;
         fill_tape_padded(&mut self.scratch, length, &mut self.buffers, tape)
     }
 }
 
+/// Parses a text, mended if simd-json can't hold it as it is, and gives its tape to `then`. The tape's
+/// memory is kept for the next.
+pub(crate) fn with_tape<T>(
+    parser: &mut Parser,
+    kept: &mut Tape<'static>,
+    text: &[u8],
+    then: impl FnOnce(&[Node<'_>]) -> T,
+) -> Result<T, Reject> {
+    let mut written = Cow::Borrowed(text);
+    loop {
+        parser.load(&written);
+        let mut tape = std::mem::replace(kept, Tape(Vec::new())).reset();
+        let error = match parser.parse(&mut tape) {
+            Ok(()) => {
+                let done = then(&tape.0);
+                *kept = tape.reset();
+                return Ok(done);
+            }
+            Err(error) => error,
+        };
+        *kept = tape.reset();
+        let repaired = matches!(written, Cow::Owned(_));
+        if repaired || !may_be_repaired(&error) {
+            return Err(reject(&error, text));
+        }
+        written = Cow::Owned(repair::repair(text));
+    }
+}
+
 /// Whether the text could be sound JSON that simd-json can't hold.
-pub(crate) fn may_be_repaired(error: &simd_json::Error) -> bool {
+fn may_be_repaired(error: &simd_json::Error) -> bool {
     !matches!(error.error(), ErrorType::DepthLimitExceeded | ErrorType::InvalidUtf8)
 }
 
 /// What a parse error makes of the message.
-pub(crate) fn reject(error: &simd_json::Error, text: &[u8]) -> Reject {
+fn reject(error: &simd_json::Error, text: &[u8]) -> Reject {
     match error.error() {
         ErrorType::DepthLimitExceeded => Reject::new(Reason::TooDeep, "nested deeper than is allowed"),
         _ if std::str::from_utf8(text).is_err() => Reject::new(Reason::BadUtf8, "bytes that are not UTF-8"),

@@ -122,6 +122,16 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// All fields, in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.list.iter().map(|(name, value)| (&**name, &**value))
+    }
+
+    /// A field's value.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
+    }
+
     /// The places of the fields that are asked for.
     pub(crate) fn walk(&self, names: &Names, hits: &mut Vec<Hit>) {
         let places = (0..).zip(&self.list);
