@@ -5,7 +5,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use inosec_enrich::{Engine, EventClass, Matcher, Parsed, Placeholders};
+use inosec_enrich::{Engine, Matcher, Parsed, Placeholders};
+use inosec_schemas::EventClass;
 use serde_json::{Map, Value};
 
 use crate::support::{self, flat};
