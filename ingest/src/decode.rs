@@ -11,6 +11,7 @@ mod json;
 mod lookup;
 mod names;
 mod plan;
+mod read;
 mod recognise;
 mod record;
 mod repair;
@@ -26,18 +27,18 @@ use inosec_schemas::{
     Batch, Catalog, DeadLetter, Directory, Headers, Message, Messages, Reason, Rows, Shape, TenantId,
     TenantSource, TenantStatus, Topic,
 };
-use simd_json::{Node, Tape};
 
-use self::envelope::Envelope;
-pub use self::fields::{ClassRows, Extracted, Extractor};
-use self::json::{Parser, Written};
+pub use self::fields::{ClassRows, Extracted, Extractor, Watch};
 use self::names::{Hit, Names};
 use self::plan::Plans;
-use self::record::{Record, Value};
+use self::read::{Opened, Reader};
+use self::record::{Fields, Record, Value};
 use self::row::{RowContext, Scratch, Sink};
 
 /// The stream that records which are detections themselves also feed.
 const DETECTIONS: &str = "threat_events";
+/// The stream on whose events detection rules run.
+const WATCHED: &str = "agent_logs";
 
 /// What a message may be, and which times are believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,17 +73,8 @@ pub struct Decoder {
     limits: Limits,
     catalog: Catalog,
     plans: HashMap<String, (Plans, Names), foldhash::fast::RandomState>,
-    parser: Parser,
-    tape: Tape<'static>,
+    reader: Reader,
     scratch: Scratch,
-}
-
-/// What decoding a message needs to write to.
-struct Tools<'a> {
-    parser: &'a mut Parser,
-    tape: &'a mut Tape<'static>,
-    names: &'a mut Names,
-    scratch: &'a mut Scratch,
 }
 
 /// What all messages of a batch share.
@@ -93,6 +85,14 @@ struct Shared<'a> {
     limits: &'a Limits,
 }
 
+/// What decoding a message writes to.
+struct Tools<'a> {
+    names: &'a mut Names,
+    scratch: &'a mut Scratch,
+    sink: Sink<'a>,
+    watch: Option<&'a mut Watch>,
+}
+
 impl Decoder {
     /// Compiles the catalogue's mappings for streams as they are first met.
     #[must_use]
@@ -101,22 +101,26 @@ impl Decoder {
             limits,
             catalog: catalog.clone(),
             plans: HashMap::default(),
-            parser: Parser::new(limits.max_depth),
-            tape: Tape(Vec::new()),
+            reader: Reader::new(limits),
             scratch: Scratch::default(),
         }
     }
 
-    /// Decodes all messages with the tenants known at `directory`'s epoch.
-    pub fn decode(&mut self, messages: Messages, directory: &Directory) -> Batch {
+    /// Decodes all messages with the tenants known at `directory`'s epoch. `watch` takes from those that
+    /// become rows what detection rules look at.
+    pub fn decode(
+        &mut self,
+        messages: Messages,
+        directory: &Directory,
+        mut watch: Option<&mut Watch>,
+    ) -> Batch {
         let topic = Arc::clone(messages.topic());
         let stream = &topic.stream;
-        let Self { limits, catalog, plans, parser, tape, scratch } = self;
+        let Self { limits, catalog, plans, reader, scratch } = self;
         let (plans, names) = plans.entry_ref(stream.name.as_str()).or_insert_with(|| {
             let mut names = Names::default();
             (Plans::compile(catalog, stream, &mut names), names)
         });
-        let mut tools = Tools { parser, tape, names, scratch };
         let detections = catalog.streams.get(DETECTIONS).unwrap_or(stream).clone();
         let shared = Shared { topic: &topic, plans, directory, limits };
         let mut rows = Rows::new(Arc::clone(stream));
@@ -124,16 +128,25 @@ impl Decoder {
         let mut detected = Rows::new(detections);
         let mut dead = Vec::new();
         let mut mismatches = 0;
+        if let Some(watch) = &mut watch {
+            watch.begin();
+        }
+        let mut watch = watch.filter(|_| stream.name == WATCHED);
         for (index, message) in (0..).zip(&messages.entries) {
-            let mut sink = Sink { rows: &mut rows, detections: &mut detected, mismatches: &mut mismatches };
-            let received = Received {
-                message,
-                index,
-                value: messages.value(message),
-                headers: messages.headers(message),
+            let received = Received { message, index, headers: messages.headers(message) };
+            let mut tools = Tools {
+                names,
+                scratch,
+                sink: Sink { rows: &mut rows, detections: &mut detected, mismatches: &mut mismatches },
+                watch: watch.as_deref_mut(),
             };
-            if let Err(reject) = received.decode(&shared, &mut tools, &mut sink) {
-                let Reject { reason, detail, tenant } = reject;
+            let decoded = match message.tombstone {
+                true => Err(Reject::new(Reason::Tombstone, "the value is null")),
+                false => {
+                    reader.open(messages.value(message), |opened| received.row(opened, &shared, &mut tools))
+                }
+            };
+            if let Err(Reject { reason, detail, tenant }) = decoded {
                 dead.push(DeadLetter { message: index, reason, detail, tenant });
             }
         }
@@ -148,62 +161,34 @@ impl Decoder {
 struct Received<'a> {
     message: &'a Message,
     index: u32,
-    value: &'a [u8],
     headers: Headers<'a>,
 }
 
 impl Received<'_> {
-    fn decode(&self, shared: &Shared<'_>, tools: &mut Tools<'_>, sink: &mut Sink<'_>) -> Result<(), Reject> {
-        if self.message.tombstone {
-            return Err(Reject::new(Reason::Tombstone, "the value is null"));
-        }
-        let allowed = shared.limits.max_message_bytes;
-        if self.value.len() > allowed {
-            let detail = format!("{} bytes, {allowed} are allowed", self.value.len());
-            return Err(Reject::new(Reason::TooLarge, detail));
-        }
-        let Tools { parser, tape: kept, names, scratch } = tools;
-        if json::written(self.value)? == Written::Text {
-            let envelope = Envelope::of_text(self.value)?;
-            return self.row(shared, &envelope, &[], names, sink, scratch);
-        }
-        json::with_tape(parser, kept, self.value, |tape| {
-            self.row(shared, &Envelope::of_json(tape), tape, names, sink, scratch)
-        })?
-    }
-
-    fn row(
-        &self,
-        shared: &Shared<'_>,
-        envelope: &Envelope<'_>,
-        tape: &[Node<'_>],
-        names: &mut Names,
-        sink: &mut Sink<'_>,
-        scratch: &mut Scratch,
-    ) -> Result<(), Reject> {
+    fn row(&self, mut opened: Opened<'_>, shared: &Shared<'_>, tools: &mut Tools<'_>) -> Result<(), Reject> {
         let Shared { topic, plans, directory, limits } = *shared;
+        let envelope = opened.envelope;
         let tenant = attribute(topic.tenant, self.headers.get("inosec-tenant"), envelope.tenant, directory)?;
-        let header = self.headers.get("inosec-format").and_then(|name| std::str::from_utf8(name).ok());
-        let told = header.or(envelope.format);
-        let context =
-            RowContext { topic, message: self.message, index: self.index, tenant, envelope, tape, limits };
-        scratch.hits.clear();
-        let added = match envelope.record {
-            envelope::Record::Json(root) => {
-                names.walk(tape, root, &mut scratch.hits);
-                let record = Record::Json(tape);
-                plans
-                    .choose_json(told, &record, &scratch.hits)
-                    .and_then(|chosen| row::add(&chosen, &record, &context, sink, scratch))
+        let format = self.headers.get("inosec-format").and_then(|name| std::str::from_utf8(name).ok());
+        let Tools { names, scratch, sink, watch } = tools;
+        let mut fields = Fields::default();
+        let added = opened.recognise(format, plans, names, &mut fields).and_then(|(chosen, record)| {
+            let context = RowContext {
+                topic,
+                message: self.message,
+                index: self.index,
+                tenant,
+                envelope: &envelope,
+                tape: opened.tape,
+                hits: opened.hits,
+                limits,
+            };
+            row::add(&chosen, &record, &context, sink, scratch)?;
+            if let Some(watch) = watch {
+                watch.take(self.index, &chosen.format.name, &record, &envelope);
             }
-            envelope::Record::Text(text) => {
-                let mut fields = record::Fields::default();
-                plans.choose_text(told, text, &mut fields).and_then(|chosen| {
-                    fields.walk(names, &mut scratch.hits);
-                    row::add(&chosen, &Record::Text(&fields), &context, sink, scratch)
-                })
-            }
-        };
+            Ok(())
+        });
         added.map_err(|reject| Reject { tenant: Some(tenant), ..reject })
     }
 }
@@ -258,7 +243,7 @@ impl Plans {
         &'p self,
         told: Option<&str>,
         text: &'t str,
-        fields: &mut record::Fields<'t>,
+        fields: &mut Fields<'t>,
     ) -> Result<plan::Chosen<'p>, Reject> {
         let told = told.and_then(|name| self.named(name));
         let format = told.filter(|format| fields.read(format.shape, text)).or_else(|| {

@@ -120,7 +120,7 @@ fn decode_any(lines: &[&[u8]]) -> Batch {
         messages.push(place, line, &[]);
     }
     let limits = Limits { max_age_us: 1, max_skew_us: 1, max_message_bytes: 16 << 20, max_depth: 128 };
-    Decoder::new(&catalog, limits).decode(messages, &directory)
+    Decoder::new(&catalog, limits).decode(messages, &directory, None)
 }
 
 proptest! {

@@ -52,7 +52,7 @@ impl Work {
     fn prepare(&self, messages: Messages, number: i64) -> Sealed {
         let directory = self.store.directory();
         let mut decoder = self.decoder.lock().unwrap_or_else(PoisonError::into_inner);
-        let batch = decoder.decode(messages, &directory);
+        let batch = decoder.decode(messages, &directory, None);
         drop(decoder);
         seal(batch, number, &self.options)
     }

@@ -1,44 +1,47 @@
-//! Messages to the fields that detection rules look at, class by class.
+//! Records to the fields that detection rules look at, class by class.
 //!
-//! In: a batch of messages and, in [`ClassFields`], what rules want. Out: per class the rows of its
-//! events and their wanted values in one text, from which [`Columns`] borrow. Nothing here knows a rule.
-//! Messages that can't be read or have no class are counted, never matched.
+//! In: records as decode reads them and, in [`ClassFields`], what rules want. Out: per class the rows of
+//! its events and their wanted values in one text, from which [`Columns`] borrow. Nothing here knows a
+//! rule. Events that have no class are counted, never matched.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use hashbrown::HashMap;
 use inosec_schemas::{Catalog, ClassFields, Columns, EventClass, FieldId, LogSources, Value};
-use simd_json::{Node, Tape};
 
 use super::envelope::{self, Envelope};
-use super::json::{self, Parser, Written};
 use super::lookup::{Paths, Walk, key};
-use super::names::{Hit, Names};
+use super::names::Names;
 use super::plan::Plans;
+use super::read::Reader;
 use super::record::{Fields, Record};
-use super::{Limits, Reject};
+use super::{Limits, WATCHED};
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
-/// The stream whose formats are asked.
-const STREAM: &str = "agent_logs";
 /// How many keys of a format are remembered with their class; then they are forgotten.
 const KEYS: usize = 4096;
 
-/// Takes from messages what detection rules look at; keeps what it learnt between batches.
+/// Takes from records what detection rules look at; keeps what it learnt between batches.
 #[derive(Debug)]
-pub struct Extractor {
-    limits: Limits,
+pub struct Watch {
     fields: ClassFields,
     classes: Map<EventClass, u32>,
     sections: Map<String, Section>,
+    walk: Walk,
+    extracted: Extracted,
+}
+
+/// Reads messages for their fields alone: for detection outside the road.
+#[derive(Debug)]
+pub struct Extractor {
+    watch: Watch,
+    reader: Reader,
     plans: Option<Plans>,
     names: Names,
-    parser: Parser,
-    tape: Tape<'static>,
-    hits: Vec<Hit>,
-    walk: Walk,
+    /// The messages that can't be read, and why.
+    unreadable: Vec<(u32, String)>,
 }
 
 /// A format's `[sigma]` section and what was learnt with it.
@@ -52,15 +55,13 @@ struct Section {
     key: String,
 }
 
-/// What a batch of messages holds for detection.
+/// What a batch holds for detection.
 #[derive(Debug, Default)]
 pub struct Extracted {
-    /// The classes of which there are events, by their number in [`ClassFields::classes`].
+    /// The classes, by their number in [`ClassFields::classes`]; those without events may be left out.
     pub classes: BTreeMap<u32, ClassRows>,
-    /// How many messages have no class, by format.
+    /// How many events have no class, by format.
     pub unclassified: BTreeMap<String, u64>,
-    /// The messages that can't be read, and why.
-    pub unreadable: Vec<(u32, String)>,
 }
 
 /// The events of one class in a batch.
@@ -124,18 +125,23 @@ impl ClassRows {
         self.cells.push(Taken { field, value });
     }
 
+    fn clear(&mut self) {
+        self.messages.clear();
+        self.ends.clear();
+        self.cells.clear();
+        self.text.clear();
+    }
+
     fn close(&mut self, message: u32) {
         self.messages.push(message);
         self.ends.push(self.cells.len());
     }
 }
 
-impl Extractor {
+impl Watch {
     /// Asks the catalogue's formats for the classes and fields that `fields` names.
     #[must_use]
-    pub fn new(catalog: &Catalog, fields: ClassFields, limits: Limits) -> Self {
-        let mut names = Names::default();
-        let plans = catalog.streams.get(STREAM).map(|stream| Plans::compile(catalog, stream, &mut names));
+    pub fn new(catalog: &Catalog, fields: ClassFields) -> Self {
         let numbered = (0..).zip(&fields.classes);
         let classes = numbered.map(|(number, (class, _))| (class.clone(), number)).collect();
         let sections = catalog.formats.iter().filter_map(|format| {
@@ -147,18 +153,8 @@ impl Extractor {
             };
             Some((format.name.clone(), section))
         });
-        Self {
-            limits,
-            classes,
-            sections: sections.collect(),
-            fields,
-            plans,
-            names,
-            parser: Parser::new(limits.max_depth),
-            tape: Tape(Vec::new()),
-            hits: Vec::new(),
-            walk: Walk::default(),
-        }
+        let sections = sections.collect();
+        Self { fields, classes, sections, walk: Walk::default(), extracted: Extracted::default() }
     }
 
     /// The classes and fields it was made for.
@@ -167,100 +163,97 @@ impl Extractor {
         &self.fields
     }
 
-    /// Takes the fields of all messages: each with the format its sender names, if any.
-    pub fn extract<'m>(
-        &mut self,
-        messages: impl IntoIterator<Item = (&'m [u8], Option<&'m str>)>,
-    ) -> Extracted {
-        let mut extracted = Extracted::default();
-        for (index, (value, told)) in (0..).zip(messages) {
-            if let Err(reject) = self.message(index, value, told, &mut extracted) {
-                extracted.unreadable.push((index, reject.detail));
-            }
-        }
-        extracted
+    /// What the last batch holds.
+    #[must_use]
+    pub fn extracted(&self) -> &Extracted {
+        &self.extracted
     }
 
-    fn message(
-        &mut self,
-        index: u32,
-        value: &[u8],
-        told: Option<&str>,
-        extracted: &mut Extracted,
-    ) -> Result<(), Reject> {
-        if value.len() > self.limits.max_message_bytes {
-            let allowed = self.limits.max_message_bytes;
-            let detail = format!("{} bytes, {allowed} are allowed", value.len());
-            return Err(Reject::new(inosec_schemas::Reason::TooLarge, detail));
-        }
-        let Self { parser, tape, fields, classes, sections, plans, names, hits, walk, .. } = self;
-        let Some(plans) = plans else { return Ok(()) };
-        let mut reader = Reader { fields, classes, sections, plans, names, hits, walk };
-        if json::written(value)? == Written::Text {
-            return reader.record(index, &Envelope::of_text(value)?, &[], told, extracted);
-        }
-        json::with_tape(parser, tape, value, |tape| {
-            reader.record(index, &Envelope::of_json(tape), tape, told, extracted)
-        })?
+    /// Empties what the last batch left, keeping its memory.
+    pub(crate) fn begin(&mut self) {
+        self.extracted.unclassified.clear();
+        self.extracted.classes.values_mut().for_each(ClassRows::clear);
     }
-}
 
-/// What reading a record needs.
-struct Reader<'a> {
-    fields: &'a ClassFields,
-    classes: &'a Map<EventClass, u32>,
-    sections: &'a mut Map<String, Section>,
-    plans: &'a Plans,
-    names: &'a mut Names,
-    hits: &'a mut Vec<Hit>,
-    walk: &'a mut Walk,
-}
-
-impl Reader<'_> {
-    fn record(
-        &mut self,
-        index: u32,
-        envelope: &Envelope<'_>,
-        tape: &[Node<'_>],
-        told: Option<&str>,
-        extracted: &mut Extracted,
-    ) -> Result<(), Reject> {
-        let told = told.or(envelope.format);
-        self.hits.clear();
-        let mut texts = Fields::default();
-        let (chosen, record) = match envelope.record {
-            envelope::Record::Json(root) => {
-                self.names.walk(tape, root, self.hits);
-                let record = Record::Json(tape);
-                (self.plans.choose_json(told, &record, self.hits)?, record)
-            }
-            envelope::Record::Text(text) => {
-                let chosen = self.plans.choose_text(told, text, &mut texts)?;
-                (chosen, Record::Text(&texts))
-            }
-        };
-        let format = &chosen.format.name;
-        let section = self.sections.get_mut(format);
+    /// Takes a record's fields.
+    pub(crate) fn take(&mut self, index: u32, format: &str, record: &Record<'_>, envelope: &Envelope<'_>) {
+        let Self { fields, classes, sections, walk, extracted } = self;
+        let section = sections.get_mut(format);
         let class = section.and_then(|section| {
-            let class = section.class(&record, envelope, self.classes)?;
+            let class = section.class(record, envelope, classes)?;
             Some((section, class))
         });
         let Some((section, class)) = class else {
             *extracted.unclassified.entry_ref(format) += 1;
-            return Ok(());
+            return;
         };
-        let wanted = &self.fields.classes[class as usize].1;
+        let wanted = &fields.classes[class as usize].1;
         let paths = section
             .paths
             .entry(class)
-            .or_insert_with(|| Paths::compile(&section.sources, &self.fields.names, wanted));
+            .or_insert_with(|| Paths::compile(&section.sources, &fields.names, wanted));
         let rows = extracted.classes.entry(class).or_default();
-        match envelope.record {
-            envelope::Record::Json(root) => self.walk.json(paths, wanted.keywords, tape, root, rows),
-            envelope::Record::Text(line) => self.walk.text(paths, wanted.keywords, &texts, line, rows),
+        match (record, envelope.record) {
+            (Record::Json(tape), envelope::Record::Json(root)) => {
+                walk.json(paths, wanted.keywords, tape, root, rows);
+            }
+            (Record::Text(texts), envelope::Record::Text(line)) => {
+                walk.text(paths, wanted.keywords, texts, line, rows);
+            }
+            _ => unreachable!("a record is read as it is written"),
         }
         rows.close(index);
-        Ok(())
+    }
+}
+
+impl Extractor {
+    /// Asks the catalogue's formats for the classes and fields that `fields` names.
+    #[must_use]
+    pub fn new(catalog: &Catalog, fields: ClassFields, limits: Limits) -> Self {
+        let mut names = Names::default();
+        let stream = catalog.streams.get(WATCHED);
+        Self {
+            watch: Watch::new(catalog, fields),
+            reader: Reader::new(limits),
+            plans: stream.map(|stream| Plans::compile(catalog, stream, &mut names)),
+            names,
+            unreadable: Vec::new(),
+        }
+    }
+
+    /// The classes and fields it was made for.
+    #[must_use]
+    pub fn fields(&self) -> &ClassFields {
+        self.watch.fields()
+    }
+
+    /// Takes the fields of all messages: each with the format its sender names, if any.
+    pub fn extract<'m>(
+        &mut self,
+        messages: impl IntoIterator<Item = (&'m [u8], Option<&'m str>)>,
+    ) -> &Extracted {
+        let Self { watch, reader, plans, names, unreadable } = self;
+        watch.begin();
+        unreadable.clear();
+        for (index, (value, told)) in (0..).zip(messages) {
+            let read = reader.open(value, |mut opened| {
+                let Some(plans) = plans else { return Ok(()) };
+                let (envelope, mut fields) = (opened.envelope, Fields::default());
+                let (chosen, record) = opened.recognise(told, plans, names, &mut fields)?;
+                watch.take(index, &chosen.format.name, &record, &envelope);
+                Ok(())
+            });
+            if let Err(reject) = read {
+                unreadable.push((index, reject.detail));
+            }
+        }
+        &watch.extracted
+    }
+
+    /// The messages of the last batch that can't be read, and why.
+    #[must_use]
+    pub fn unreadable(&self) -> &[(u32, String)] {
+        &self.unreadable
     }
 }
 

@@ -21,6 +21,8 @@ pub(crate) struct RowContext<'a> {
     pub(crate) envelope: &'a Envelope<'a>,
     /// The tape the envelope lies on; empty for a bare line.
     pub(crate) tape: &'a [Node<'a>],
+    /// The record's members that are asked for.
+    pub(crate) hits: &'a [Hit],
     pub(crate) limits: &'a Limits,
 }
 
@@ -34,8 +36,6 @@ pub(crate) struct Sink<'a> {
 /// Scratch space between records.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
-    /// The record's members that are asked for.
-    pub(crate) hits: Vec<Hit>,
     captures: Vec<Capture>,
     text: String,
     key: String,
@@ -103,8 +103,8 @@ struct Row<'r, 'c> {
 
 impl<'r> Row<'r, '_> {
     fn fill(&mut self) -> Result<(), Reject> {
-        let Scratch { hits, captures, .. } = &mut *self.scratch;
-        capture(self.record, hits, &self.plan.targets, self.plan.slots, captures);
+        let Self { record, plan, context, .. } = *self;
+        capture(record, context.hits, &plan.targets, plan.slots, &mut self.scratch.captures);
         self.times = self.times();
         for (position, make, absent) in &self.plan.makes {
             let value = match make {
