@@ -4,7 +4,14 @@
 //! [`Engine`]; a [`Matcher`] carries a batch of events of one [`EventClass`](inosec_schemas::EventClass), as columns, over it and
 //! gives the [`Hit`]s that each tenant's [`Selection`] lets through.
 
+mod detect;
+mod limit;
+mod ruleset;
 pub mod sigma;
+
+pub use detect::Detector;
+pub use limit::Limiter;
+pub use ruleset::{RuleFiles, Ruleset};
 
 pub use sigma::{
     ClassId, Cost, Engine, Filter, FilterId, Hit, Level, LogSource, Matcher, Parsed, Placeholders, Problem,

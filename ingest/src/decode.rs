@@ -28,7 +28,7 @@ use inosec_schemas::{
     TenantSource, TenantStatus, Topic,
 };
 
-pub use self::fields::{ClassRows, Extracted, Extractor, Watch};
+pub use self::fields::{Extractor, Watch};
 use self::names::{Hit, Names};
 use self::plan::Plans;
 use self::read::{Opened, Reader};
@@ -152,8 +152,19 @@ impl Decoder {
         }
         rows.finish();
         detected.finish();
+        for (format, events) in watch.iter().flat_map(|watch| &watch.extracted().unclassified) {
+            metrics::counter!(crate::metrics::UNCLASSIFIED, "format" => format.clone()).increment(*events);
+        }
         metrics::counter!(crate::metrics::MISMATCHES, "stream" => stream.name.clone()).increment(mismatches);
-        Batch { messages, rows, detections: detected, dead, epoch: directory.epoch, mismatches }
+        Batch {
+            messages,
+            rows,
+            detections: detected,
+            suppressed: Vec::new(),
+            dead,
+            epoch: directory.epoch,
+            mismatches,
+        }
     }
 }
 

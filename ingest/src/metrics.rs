@@ -33,6 +33,8 @@ pub const BUDGET: &str = "inosec_consumer_budget_bytes";
 pub const QUEUE_MESSAGES: &str = "inosec_consumer_fetch_queue_messages";
 /// Values that fit no column and were left null. Label: `stream`.
 pub const MISMATCHES: &str = "inosec_decode_mismatches_total";
+/// Events without a class, on which no rule runs. Label: `format`.
+pub const UNCLASSIFIED: &str = "inosec_decode_unclassified_events_total";
 
 /// Registers every description with the recorder in place.
 pub fn describe() {
@@ -44,6 +46,7 @@ pub fn describe() {
     describe_counter!(STARTS, Unit::Count, "Times a partition was started at an offset");
     describe_counter!(ERRORS, Unit::Count, "Errors reported by Kafka");
     describe_counter!(MISMATCHES, Unit::Count, "Values that fit no column and were left null");
+    describe_counter!(UNCLASSIFIED, Unit::Count, "Events without a class, on which no rule runs");
     describe_gauge!(PARTITIONS, Unit::Count, "Partitions assigned to this process");
     describe_gauge!(PAUSED, Unit::Count, "Assigned partitions that are not being fetched");
     describe_gauge!(LAG, Unit::Count, "Messages not yet consumed, all partitions of this process");

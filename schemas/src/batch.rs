@@ -343,6 +343,29 @@ pub struct DeadLetter {
     pub tenant: Option<TenantId>,
 }
 
+/// Matches of a rule beyond what a tenant may have of it in a minute: counted, not stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Suppressed {
+    /// The minute of arrival, its start in microseconds UTC.
+    pub minute: i64,
+    /// The tenant.
+    pub tenant: TenantId,
+    /// The rule.
+    pub rule_id: String,
+    /// Its revision.
+    pub rule_revision: Option<String>,
+    /// Its title.
+    pub title: String,
+    /// How many there are in this batch.
+    pub matches: u64,
+    /// How many were stored before, at least.
+    pub limit: u32,
+    /// The first event of them.
+    pub event_id: Uuid,
+    /// The id of the threat event that tells of it: one per tenant, rule and minute.
+    pub notice_id: Uuid,
+}
+
 /// What decode makes of [`Messages`]: every message is either a row or a dead letter.
 #[derive(Debug)]
 pub struct Batch {
@@ -350,8 +373,11 @@ pub struct Batch {
     pub messages: Messages,
     /// Rows of the topic's stream.
     pub rows: Rows,
-    /// Rows that the messages imply besides: threat events of records that are detections.
+    /// Rows that the messages imply besides: threat events, of records that are detections and of those
+    /// that a rule matches.
     pub detections: Rows,
+    /// Matches beyond a rule's limit, at most one entry per tenant, rule and minute, in that order.
+    pub suppressed: Vec<Suppressed>,
     /// The rest.
     pub dead: Vec<DeadLetter>,
     /// The placement epoch of the directory that attributed the tenants.

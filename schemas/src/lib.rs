@@ -9,6 +9,7 @@ mod batch;
 mod catalog;
 mod derive;
 mod error;
+mod extracted;
 mod fields;
 mod format;
 mod ident;
@@ -18,10 +19,11 @@ mod messages;
 mod stream;
 mod tenant;
 
-pub use batch::{Batch, Column, DeadLetter, Reason, Rows, Slice};
+pub use batch::{Batch, Column, DeadLetter, Reason, Rows, Slice, Suppressed};
 pub use catalog::Catalog;
 pub use derive::{arrow_schema, column_definition, column_docs, create_table};
 pub use error::Error;
+pub use extracted::{ClassRows, Extracted, Kept};
 pub use fields::{Cell, Columns, FieldId, FieldNames, Value, Wanted};
 pub use format::{Condition, Format, Mapping, Path, Shape, Source};
 pub use ident::{EventIds, derived_id};
@@ -29,7 +31,7 @@ pub use kind::{Kind, Layout};
 pub use logsource::{ClassFields, EventClass, LogSources};
 pub use messages::{Headers, Message, Messages, Permit, Span, TenantSource, Topic};
 pub use stream::{ColumnSpec, Fill, Index, Interval, Mismatch, Pii, Stream};
-pub use tenant::{Directory, Placement, Tenant, TenantId, TenantStatus, Tier};
+pub use tenant::{Directory, Placement, Tenant, TenantId, TenantRule, TenantStatus, Tier};
 
 /// Numbered, idempotent SQL migrations in the order they are applied: (number, name, text).
 ///
@@ -41,6 +43,7 @@ pub const MIGRATIONS: &[(i32, &str, &str)] = &[
     (3, "ingest", include_str!("../migrations/0003_ingest.sql")),
     (4, "raw_blocks", include_str!("../migrations/0004_raw_blocks.sql")),
     (5, "dead_letters", include_str!("../migrations/0005_dead_letters.sql")),
+    (6, "tenant_rules", include_str!("../migrations/0006_tenant_rules.sql")),
 ];
 
 /// The roles, which belong to the whole server; run by an administrator before the migrations.

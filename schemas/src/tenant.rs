@@ -53,6 +53,19 @@ pub struct Tenant {
     pub status: TenantStatus,
 }
 
+/// What a tenant says of one rule, beyond what is on for everyone.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TenantRule {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// The rule's or filter's id.
+    pub rule_id: String,
+    /// Whether it is on.
+    pub enabled: bool,
+    /// What the rule shall not fire on: Sigma selections, as YAML.
+    pub exception: Option<String>,
+}
+
 /// Where a tenant's rows go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placement {

@@ -74,6 +74,8 @@ impl Store {
         let sql = format!("SELECT inosec.expire_dead_letters(interval '{keep} seconds')");
         let session = self.session().await?;
         let row = session.query_one(&sql, &[]).await.map_err(Error::at("dropping old dead letters"))?;
+        let sql = format!("SELECT inosec.expire_suppressed(interval '{keep} seconds')");
+        session.batch_execute(&sql).await.map_err(Error::at("dropping old counts of suppressed matches"))?;
         Ok(row.get(0))
     }
 

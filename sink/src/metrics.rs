@@ -13,6 +13,8 @@ pub const BLOCK_BYTES: &str = "inosec_sink_block_bytes_total";
 pub const DUPLICATES: &str = "inosec_sink_duplicates_total";
 /// Messages committed as dead letters, by `reason`.
 pub const DEAD_LETTERS: &str = "inosec_sink_dead_letters_total";
+/// Matches beyond a rule's limit, counted and not stored.
+pub const SUPPRESSED: &str = "inosec_sink_suppressed_matches_total";
 /// Transactions, by `outcome`: committed, lost, stale, refused, failed, uncertain.
 pub const TRANSACTIONS: &str = "inosec_sink_transactions_total";
 /// How long a transaction took from BEGIN to the answer to COMMIT.
@@ -35,6 +37,7 @@ pub fn describe() {
     describe_counter!(BLOCK_BYTES, Unit::Bytes, "Bytes of raw blocks committed, compressed, by stream.");
     describe_counter!(DUPLICATES, "Repeats of a foreign threat event that were dropped, by stream.");
     describe_counter!(DEAD_LETTERS, "Messages committed as dead letters, by reason.");
+    describe_counter!(SUPPRESSED, "Matches beyond a rule's limit, counted and not stored.");
     describe_counter!(TRANSACTIONS, "Transactions, by outcome.");
     describe_histogram!(COMMIT_SECONDS, Unit::Seconds, "Time from BEGIN to the answer to COMMIT.");
     describe_histogram!(

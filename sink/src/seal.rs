@@ -6,12 +6,12 @@
 
 use std::collections::BTreeSet;
 
-use inosec_schemas::{Batch, Interval, Rows};
+use inosec_schemas::{Batch, Interval, Rows, Stream};
 
 use crate::block::{BlockOptions, BlockRow, Packer};
 use crate::encode::{CopyWriter, Frames, encode_rows};
 use crate::order::{Order, Place, interval_start};
-use crate::tally;
+use crate::{suppressed, tally};
 
 pub use crate::tally::{Count, Host};
 
@@ -203,7 +203,10 @@ fn partitions(batch: &Batch, order: &Order<'_>, detections: &Order<'_>) -> Vec<(
     };
     touch(order, &batch.rows.stream.name, batch.rows.stream.interval);
     touch(order, RAW_BLOCKS.0, RAW_BLOCKS.1);
-    touch(detections, &batch.detections.stream.name, batch.detections.stream.interval);
+    let Stream { name, interval, .. } = &*batch.detections.stream;
+    touch(detections, name, *interval);
+    let noticed = suppressed::partitions(&batch.suppressed, *interval);
+    partitions.extend(noticed.map(|start| (name.clone(), start)));
     partitions.into_iter().collect()
 }
 

@@ -2,7 +2,7 @@
 //!
 //! In this order: placement epoch `FOR SHARE` → COPY rows and blocks → the proof (offsets moved by
 //! compare-and-swap, or dead letters locked) → ids of foreign threat events and the rows that are
-//! new → counts, hosts, detections, queue row, dead letters → COMMIT. Locks are taken in the same
+//! new → suppressed matches → counts, hosts, detections, queue row, dead letters → COMMIT. Locks are taken in the same
 //! order by everybody: partitions, ids and keys sorted.
 //!
 //! Statements that don't depend on each other's answers are sent together: tokio-postgres sends
@@ -19,7 +19,8 @@ use uuid::Uuid;
 
 use crate::micros::Micros;
 use crate::seal::{Count, Host, Sealed};
-use crate::{Error, Store, fault, letters};
+use crate::suppressed::{self, Notice};
+use crate::{Error, Store, fault, letters, tally};
 
 /// What shows that the messages are this transaction's to store.
 #[derive(Debug)]
@@ -144,12 +145,14 @@ async fn write(
         Some((counts, hosts, keep)) => (counts, hosts, Some(keep.as_slice())),
         None => (&sealed.counts, &sealed.hosts, None),
     };
+    // Seldom any; before the queue row, which names what this stores.
+    let notices = suppressed::count(transaction, &batch.suppressed, tally::shard(&batch.messages)).await?;
     let detections_copy = copy_statement(&batch.detections.stream);
     let (counted, hosts, detections, queued) = tokio::join!(
         count(transaction, counts),
         see_hosts(transaction, seen),
         copy(transaction, &detections_copy, &sealed.detections),
-        enqueue(transaction, sealed, keep),
+        enqueue(transaction, sealed, keep, &notices),
     );
     counted.and(hosts)?;
     stored.detections = detections?;
@@ -354,7 +357,12 @@ async fn dead_letters(
 }
 
 /// Tells the correlator which threat events this transaction stored.
-async fn enqueue(transaction: &Transaction<'_>, sealed: &Sealed, keep: Option<&[bool]>) -> Result<(), Error> {
+async fn enqueue(
+    transaction: &Transaction<'_>,
+    sealed: &Sealed,
+    keep: Option<&[bool]>,
+    notices: &[Notice],
+) -> Result<(), Error> {
     let batch = &sealed.batch;
     let (mut tenants, mut ids, mut times) = (Vec::new(), Vec::new(), Vec::new());
     for (rows, keep) in [(&batch.rows, keep), (&batch.detections, None)] {
@@ -366,6 +374,11 @@ async fn enqueue(transaction: &Transaction<'_>, sealed: &Sealed, keep: Option<&[
             ids.push(uuid(rows, column, row));
             times.push(rows.ts(row));
         }
+    }
+    for notice in notices {
+        tenants.push(notice.tenant);
+        ids.push(notice.id);
+        times.push(notice.ts);
     }
     let (Some(first), Some(last)) = (times.iter().min(), times.iter().max()) else { return Ok(()) };
     let sql = "INSERT INTO inosec.correlation_queue (batch, events, first_ts, last_ts, tenants, ids)

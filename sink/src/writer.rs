@@ -187,6 +187,7 @@ fn rejected(sealed: Sealed, error: &Error) -> Option<Sealed> {
     let batch = Batch {
         rows: Rows::new(Arc::clone(&batch.rows.stream)),
         detections: Rows::new(Arc::clone(&batch.detections.stream)),
+        suppressed: Vec::new(),
         dead: vec![dead],
         ..batch
     };
@@ -306,6 +307,10 @@ fn measure(store: &Store, sealed: &Sealed, proof: &Proof, stored: Stored) {
     if stored.detections > 0 {
         let stream = batch.detections.stream.name.clone();
         metrics::counter!(names::ROWS, "stream" => stream).increment(stored.detections);
+    }
+    let suppressed: u64 = batch.suppressed.iter().map(|of| of.matches).sum();
+    if suppressed > 0 {
+        metrics::counter!(names::SUPPRESSED).increment(suppressed);
     }
     // A redrive leaves its rejected letters as they were.
     if let Proof::Offsets = proof {

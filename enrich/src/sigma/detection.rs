@@ -30,6 +30,19 @@ pub struct Detection {
 impl Detection {
     /// Reads the section; the keys in `besides` are not selections.
     pub fn parse(node: &Node, besides: &[&str], placeholders: &Placeholders) -> Result<Self, Fault> {
+        if node.get("condition").is_none() && matches!(node.value, Yaml::Map(_)) {
+            return Err(Fault::new(node.line, "there is no condition: add `condition: selection`"));
+        }
+        Self::read(node, besides, placeholders)
+    }
+
+    /// Reads what a rule shall not fire on: what matches the condition, or without one any selection.
+    pub fn parse_exception(node: &Node, placeholders: &Placeholders) -> Result<Self, Fault> {
+        let excepted = Self::read(node, &[], placeholders)?;
+        Ok(Self { condition: Condition::Not(Box::new(excepted.condition)), ..excepted })
+    }
+
+    fn read(node: &Node, besides: &[&str], placeholders: &Placeholders) -> Result<Self, Fault> {
         let Yaml::Map(entries) = &node.value else {
             return Err(Fault::new(node.line, "a detection is a mapping of selections and a condition"));
         };
@@ -46,10 +59,10 @@ impl Detection {
         if selections.is_empty() {
             return Err(Fault::new(node.line, "there is no selection: add one"));
         }
-        let Some(condition) = node.get("condition") else {
-            return Err(Fault::new(node.line, "there is no condition: add `condition: selection`"));
+        let condition = match node.get("condition") {
+            Some(condition) => conditions(condition, &selections)?,
+            None => Condition::Or((0..selections.len()).map(Condition::Selection).collect()),
         };
-        let condition = conditions(condition, &selections)?;
         let sizes: Vec<usize> = selections.iter().map(|selection| selection.expr.tests()).collect();
         let mut tests = 0;
         condition.each_selection(&mut |index| tests += sizes[index]);

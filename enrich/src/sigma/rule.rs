@@ -47,6 +47,20 @@ pub enum Level {
     Critical,
 }
 
+impl Level {
+    /// As rules write it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Informational => "informational",
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+            Self::Critical => "critical",
+        }
+    }
+}
+
 /// A detection rule.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rule {
@@ -133,6 +147,39 @@ impl Filter {
             && agree(&self.logsource.product, &rule.logsource.product)
             && agree(&self.logsource.category, &rule.logsource.category)
             && agree(&self.logsource.service, &rule.logsource.service)
+    }
+}
+
+impl Filter {
+    /// A tenant's exception to a rule: selections as in a detection, and a condition unless any selection
+    /// will do. The rule doesn't fire on what matches.
+    ///
+    /// # Errors
+    /// If the text is no such mapping.
+    pub fn exception(
+        name: &str,
+        rule: &Rule,
+        text: &str,
+        placeholders: &Placeholders,
+    ) -> Result<Self, Problem> {
+        let problem = |Fault { line, message }| Problem {
+            file: name.to_owned(),
+            line,
+            rule: Some(rule.id.clone()),
+            message,
+            correlation: false,
+        };
+        let node = yaml::documents(text).into_iter().next();
+        let node = node.unwrap_or_else(|| Err((Fault::new(1, "the exception is empty"), None)));
+        let node = node.map_err(|(fault, _)| problem(fault))?;
+        Ok(Self {
+            id: name.to_owned(),
+            title: name.to_owned(),
+            logsource: rule.logsource.clone(),
+            rules: Some(vec![rule.id.clone()]),
+            detection: Detection::parse_exception(&node, placeholders).map_err(problem)?,
+            origin: (name.to_owned(), node.line),
+        })
     }
 }
 

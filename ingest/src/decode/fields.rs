@@ -1,14 +1,13 @@
 //! Records to the fields that detection rules look at, class by class.
 //!
 //! In: records as decode reads them and, in [`ClassFields`], what rules want. Out: per class the rows of
-//! its events and their wanted values in one text, from which [`Columns`] borrow. Nothing here knows a
+//! its events and their wanted values in one text, from which [`Columns`](inosec_schemas::Columns) borrow. Nothing here knows a
 //! rule. Events that have no class are counted, never matched.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 use hashbrown::HashMap;
-use inosec_schemas::{Catalog, ClassFields, Columns, EventClass, FieldId, LogSources, Value};
+use inosec_schemas::{Catalog, ClassFields, EventClass, Extracted, LogSources};
 
 use super::envelope::{self, Envelope};
 use super::lookup::{Paths, Walk, key};
@@ -55,89 +54,6 @@ struct Section {
     key: String,
 }
 
-/// What a batch holds for detection.
-#[derive(Debug, Default)]
-pub struct Extracted {
-    /// The classes, by their number in [`ClassFields::classes`]; those without events may be left out.
-    pub classes: BTreeMap<u32, ClassRows>,
-    /// How many events have no class, by format.
-    pub unclassified: BTreeMap<String, u64>,
-}
-
-/// The events of one class in a batch.
-#[derive(Debug, Default)]
-pub struct ClassRows {
-    /// Each event's message, ascending.
-    pub messages: Vec<u32>,
-    /// What belongs to each event ends here in `cells`.
-    ends: Vec<usize>,
-    cells: Vec<Taken>,
-    text: String,
-}
-
-/// A value of a field, or of no wanted field.
-#[derive(Debug, Clone)]
-struct Taken {
-    field: Option<FieldId>,
-    value: Kept,
-}
-
-/// A value on its way to a column.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Kept {
-    /// A place in the rows' text.
-    Text(Range<usize>),
-    /// An explicit `null`.
-    Null,
-    /// An object or an empty array.
-    Other,
-}
-
-impl ClassRows {
-    /// Fills columns, which are empty, with the events in order.
-    #[must_use]
-    pub fn fill<'a>(&'a self, mut columns: Columns<'a>) -> Columns<'a> {
-        let mut start = 0;
-        for end in &self.ends {
-            columns.add_row();
-            for Taken { field, value } in &self.cells[start..*end] {
-                let value = match value {
-                    Kept::Text(range) => Value::Text(&self.text[range.clone()]),
-                    Kept::Null => Value::Null,
-                    Kept::Other => Value::Other,
-                };
-                match (field, value) {
-                    (Some(field), value) => columns.push(*field, value),
-                    (None, Value::Text(text)) => columns.push_rest(text),
-                    (None, _) => {}
-                }
-            }
-            start = *end;
-        }
-        columns
-    }
-
-    pub(crate) fn text(&mut self) -> &mut String {
-        &mut self.text
-    }
-
-    pub(crate) fn push(&mut self, field: Option<FieldId>, value: Kept) {
-        self.cells.push(Taken { field, value });
-    }
-
-    fn clear(&mut self) {
-        self.messages.clear();
-        self.ends.clear();
-        self.cells.clear();
-        self.text.clear();
-    }
-
-    fn close(&mut self, message: u32) {
-        self.messages.push(message);
-        self.ends.push(self.cells.len());
-    }
-}
-
 impl Watch {
     /// Asks the catalogue's formats for the classes and fields that `fields` names.
     #[must_use]
@@ -171,8 +87,7 @@ impl Watch {
 
     /// Empties what the last batch left, keeping its memory.
     pub(crate) fn begin(&mut self) {
-        self.extracted.unclassified.clear();
-        self.extracted.classes.values_mut().for_each(ClassRows::clear);
+        self.extracted.clear();
     }
 
     /// Takes a record's fields.
@@ -184,7 +99,7 @@ impl Watch {
             Some((section, class))
         });
         let Some((section, class)) = class else {
-            *extracted.unclassified.entry_ref(format) += 1;
+            extracted.unclassified(format);
             return;
         };
         let wanted = &fields.classes[class as usize].1;
@@ -289,19 +204,5 @@ impl Section {
         }
         self.known.insert(self.key.clone(), class);
         class
-    }
-}
-
-/// A count by name, allocated for once.
-trait EntryRef {
-    fn entry_ref(&mut self, name: &str) -> &mut u64;
-}
-
-impl EntryRef for BTreeMap<String, u64> {
-    fn entry_ref(&mut self, name: &str) -> &mut u64 {
-        if !self.contains_key(name) {
-            self.insert(name.to_owned(), 0);
-        }
-        self.get_mut(name).expect("just inserted")
     }
 }

@@ -2,10 +2,9 @@
 //! beside the record.
 
 use hashbrown::HashMap;
-use inosec_schemas::{FieldId, FieldNames, LogSources, Path, Source, Wanted};
+use inosec_schemas::{ClassRows, FieldId, FieldNames, Kept, LogSources, Path, Source, Wanted};
 use simd_json::{Node, StaticNode};
 
-use super::fields::{ClassRows, Kept};
 use super::record::{Fields, Record, Value, members, value_at, width};
 
 /// The branch of the record itself.

@@ -118,7 +118,7 @@ pub fn decode(messages: Messages, directory: &Directory) -> Batch {
             }
         }
     }
-    Batch { messages, rows, detections, dead, epoch: directory.epoch, mismatches: 0 }
+    Batch { messages, rows, detections, suppressed: Vec::new(), dead, epoch: directory.epoch, mismatches: 0 }
 }
 
 fn attribute(

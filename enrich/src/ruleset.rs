@@ -1,0 +1,206 @@
+//! The rules that run now, and which of them each tenant has.
+//!
+//! Rules come from files, what tenants say of them from a table. A change of either makes a new
+//! [`Ruleset`]; the compiled [`Engine`] is kept as long as no exception changes.
+
+use std::sync::Arc;
+
+use hashbrown::{HashMap, HashSet};
+use inosec_schemas::{EventClass, TenantId, TenantRule, derived_id};
+use uuid::Uuid;
+
+use crate::sigma::{
+    Engine, Filter, FilterId, Level, Placeholders, Problem, Rule, RuleId, Selection, Tenants, TooLarge,
+};
+
+type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
+/// What the rule files hold.
+#[derive(Debug, Clone, Default)]
+pub struct RuleFiles {
+    /// All rules.
+    pub rules: Vec<Rule>,
+    /// All filters, on for everyone.
+    pub filters: Vec<Filter>,
+    /// The ids of rules that are off unless a tenant switches them on.
+    pub optional: HashSet<String>,
+    /// For exceptions that use `expand`.
+    pub placeholders: Placeholders,
+}
+
+/// Compiled rules and the tenants that have them.
+#[derive(Debug)]
+pub struct Ruleset {
+    engine: Arc<Engine>,
+    details: Arc<[Detail]>,
+    tenants: Tenants,
+    numbers: Map<TenantId, u32>,
+    everyone: u32,
+    /// What is compiled in besides the files, in the order of their filters.
+    exceptions: Vec<(TenantId, String, String)>,
+    /// Whose they are, those left out that can't be read.
+    excepting: Arc<[TenantId]>,
+    problems: Vec<Problem>,
+}
+
+/// What a threat event says of its rule.
+#[derive(Debug)]
+pub(crate) struct Detail {
+    /// Stands for the rule's id where that would be long.
+    pub(crate) key: u64,
+    /// OCSF.
+    pub(crate) severity_id: i16,
+    /// As `attack.t1059.001` gives `T1059.001`.
+    pub(crate) techniques: Vec<String>,
+    /// The fields it tests.
+    pub(crate) fields: Vec<String>,
+}
+
+impl Ruleset {
+    /// Compiles the rules, or keeps those compiled before if the tenants' exceptions are the same.
+    ///
+    /// # Errors
+    /// If the rules together are too large for one automaton.
+    pub fn new(
+        files: &RuleFiles,
+        classes: &[EventClass],
+        tenant_rules: &[TenantRule],
+        before: Option<&Self>,
+    ) -> Result<Self, TooLarge> {
+        let mut exceptions: Vec<_> = tenant_rules
+            .iter()
+            .filter(|rule| rule.enabled)
+            .filter_map(|rule| Some((rule.tenant, rule.rule_id.clone(), rule.exception.clone()?)))
+            .collect();
+        exceptions.sort_unstable();
+        let kept = before.filter(|before| before.exceptions == exceptions);
+        let mut ruleset = match kept {
+            Some(kept) => Self {
+                engine: Arc::clone(&kept.engine),
+                details: Arc::clone(&kept.details),
+                tenants: Tenants::default(),
+                numbers: Map::default(),
+                everyone: 0,
+                exceptions,
+                excepting: Arc::clone(&kept.excepting),
+                problems: kept.problems.clone(),
+            },
+            None => Self::compile(files, classes, exceptions)?,
+        };
+        ruleset.select(files, tenant_rules);
+        Ok(ruleset)
+    }
+
+    fn compile(
+        files: &RuleFiles,
+        classes: &[EventClass],
+        exceptions: Vec<(TenantId, String, String)>,
+    ) -> Result<Self, TooLarge> {
+        let by_id: Map<&str, &Rule> = files.rules.iter().map(|rule| (rule.id.as_str(), rule)).collect();
+        let (mut filters, mut excepting, mut problems) = (files.filters.clone(), Vec::new(), Vec::new());
+        for (tenant, id, text) in &exceptions {
+            // What is said of a rule that isn't loaded waits until it is.
+            let Some(rule) = by_id.get(id.as_str()) else { continue };
+            let name = format!("tenant_rules of {tenant} for {id}");
+            match Filter::exception(&name, rule, text, &files.placeholders) {
+                Ok(filter) => {
+                    filters.push(filter);
+                    excepting.push(*tenant);
+                }
+                Err(problem) => problems.push(problem),
+            }
+        }
+        Ok(Self {
+            engine: Arc::new(Engine::new(files.rules.clone(), filters, classes)?),
+            details: files.rules.iter().map(Detail::of).collect(),
+            tenants: Tenants::default(),
+            numbers: Map::default(),
+            everyone: 0,
+            exceptions,
+            excepting: excepting.into(),
+            problems,
+        })
+    }
+
+    fn select(&mut self, files: &RuleFiles, tenant_rules: &[TenantRule]) {
+        let engine = &self.engine;
+        let mut everyone = Selection::all(engine);
+        for rule in files.optional.iter().filter_map(|id| engine.find_rule(id)) {
+            everyone.set(rule, false);
+        }
+        let common = (0..).map(FilterId).zip(&files.filters);
+        let mut own: Map<TenantId, Vec<&TenantRule>> = Map::default();
+        tenant_rules.iter().for_each(|rule| own.entry(rule.tenant).or_default().push(rule));
+        let exceptions = (files.filters.len() as u32..).map(FilterId).zip(&*self.excepting);
+        for (tenant, rules) in own {
+            let mut selection = everyone.clone();
+            for rule in &rules {
+                if let Some(id) = engine.find_rule(&rule.rule_id) {
+                    selection.set(id, rule.enabled);
+                }
+            }
+            let off = |filter: &Filter| rules.iter().any(|rule| rule.rule_id == filter.id && !rule.enabled);
+            let shared = common.clone().filter(|(_, filter)| !off(filter)).map(|(id, _)| id);
+            let except = exceptions.clone().filter(|(_, of)| **of == tenant).map(|(id, _)| id);
+            shared.chain(except).for_each(|id| selection.add_filter(engine, id));
+            let number = self.tenants.add(selection);
+            self.numbers.insert(tenant, number);
+        }
+        common.for_each(|(id, _)| everyone.add_filter(engine, id));
+        self.everyone = self.tenants.add(everyone);
+    }
+
+    /// The compiled rules.
+    #[must_use]
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    /// The exceptions that can't be read: their rules run without them.
+    #[must_use]
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+
+    /// The rules a tenant has.
+    #[must_use]
+    pub fn selection(&self, tenant: TenantId) -> &Selection {
+        self.tenants.get(self.number(tenant)).expect("every number is a tenant's")
+    }
+
+    pub(crate) fn number(&self, tenant: TenantId) -> u32 {
+        self.numbers.get(&tenant).copied().unwrap_or(self.everyone)
+    }
+
+    pub(crate) fn tenants(&self) -> &Tenants {
+        &self.tenants
+    }
+
+    pub(crate) fn detail(&self, rule: RuleId) -> &Detail {
+        &self.details[rule.0 as usize]
+    }
+}
+
+impl Detail {
+    fn of(rule: &Rule) -> Self {
+        let severity_id = match rule.level {
+            Level::Informational => 1,
+            Level::Low => 2,
+            Level::Medium => 3,
+            Level::High => 4,
+            Level::Critical => 5,
+        };
+        let techniques = rule.tags.iter().filter_map(|tag| technique(tag)).collect();
+        let (key, _) = derived_id(TenantId(Uuid::nil()), &rule.id, Uuid::nil()).as_u64_pair();
+        Self { key, severity_id, techniques, fields: rule.tested_fields() }
+    }
+}
+
+/// `attack.t1059.001` to `T1059.001`.
+fn technique(tag: &str) -> Option<String> {
+    let tag = tag.to_ascii_lowercase();
+    let digits = tag.strip_prefix("attack.t")?;
+    let plausible = digits.starts_with(|first: char| first.is_ascii_digit());
+    (plausible && digits.chars().all(|each| each.is_ascii_digit() || each == '.'))
+        .then(|| format!("T{digits}"))
+}
