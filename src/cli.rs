@@ -11,6 +11,7 @@ mod migrate;
 mod offsets;
 mod output;
 mod replay;
+mod rules;
 mod run;
 mod tenant;
 
@@ -62,6 +63,8 @@ enum Command {
     Tenant(tenant::Args),
     /// Send the lines of a file (NDJSON or text, also .zst) to Kafka.
     Replay(replay::Args),
+    /// Check, try, test and list detection rules (Sigma). Needs no server and no configuration.
+    Rules(rules::Args),
     /// Find stored events and print them as received.
     Events(events::Args),
     /// List, show and redrive dead letters: messages that could not be stored.
@@ -88,6 +91,12 @@ impl<E: std::error::Error> From<E> for Failure {
 }
 
 impl Failure {
+    /// A failure that the printed result already tells of.
+    #[must_use]
+    pub fn told(status: u8) -> Self {
+        Self { status, text: String::new() }
+    }
+
     /// A failure with the general exit status.
     pub fn new(text: impl Into<String>) -> Self {
         Self { status: 1, text: text.into() }
@@ -138,6 +147,11 @@ fn dispatch(cli: Cli, output: &Output) -> Result<(), Failure> {
     if let Command::Demo(args) = cli.command {
         return block_on(demo::demo(args, output));
     }
+    if let Command::Rules(args) = cli.command {
+        let config = Config::load_offline(cli.config.as_deref(), std::env::vars()).map_err(faulty)?;
+        crate::logs::install(&config.log).map_err(Failure::new)?;
+        return rules::rules(&args, &config, output);
+    }
     let config = load(cli.config.as_deref())?;
     crate::logs::install(&config.log).map_err(Failure::new)?;
     match cli.command {
@@ -150,14 +164,18 @@ fn dispatch(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Events(args) => block_on(events::events(args, &config, output)),
         Command::Dlq(args) => block_on(dlq::dlq(args, &config, output)),
         Command::Offsets(args) => block_on(offsets::offsets(args, &config, output)),
-        Command::Demo(_) => unreachable!("handled above"),
+        Command::Demo(_) | Command::Rules(_) => unreachable!("handled above"),
     }
 }
 
 /// The configuration; its faults end a command with status 2.
 fn load(file: Option<&std::path::Path>) -> Result<Config, Failure> {
-    Config::load(file, std::env::vars())
-        .map_err(|faults: Faults| Failure { status: 2, text: faults.to_string() })
+    Config::load(file, std::env::vars()).map_err(faulty)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn faulty(faults: Faults) -> Failure {
+    Failure { status: 2, text: faults.to_string() }
 }
 
 fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {

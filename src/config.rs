@@ -35,6 +35,8 @@ pub struct Config {
     pub limits: Limits,
     /// How long and how much of what can't be stored is kept.
     pub dead_letters: DeadLetters,
+    /// Which detection rules there are.
+    pub rules: Rules,
     /// A folder of further streams and formats.
     pub schemas: Option<PathBuf>,
     /// Where `/livez`, `/readyz` and `/metrics` are served.
@@ -134,6 +136,15 @@ pub struct DeadLetters {
     pub quota_per_day: u64,
 }
 
+/// Which detection rules there are.
+#[derive(Debug, Clone, Default)]
+pub struct Rules {
+    /// Files and folders of Sigma rules.
+    pub paths: Vec<PathBuf>,
+    /// What the placeholders of rules (`field|expand: '%name%'`) stand for, by name.
+    pub placeholders: BTreeMap<String, Vec<String>>,
+}
+
 /// How logs are written.
 #[derive(Debug, Clone)]
 pub struct Log {
@@ -164,13 +175,21 @@ impl Config {
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, Faults> {
+        let (raw, faults) = Self::read(file, environment)?;
+        Self::checked(raw, faults)
+    }
+
+    fn read(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<(raw::RawConfig, Vec<String>), Faults> {
         let text = match file {
             Some(path) => std::fs::read_to_string(path)
                 .map_err(|error| Faults(vec![format!("{}: {error}", path.display())]))?,
             None => String::new(),
         };
         let name = file.map_or_else(|| "environment".to_owned(), |path| path.display().to_string());
-        Self::parse(&name, &text, environment)
+        Self::parse_raw(&name, &text, environment)
     }
 
     /// The same over text at hand.
@@ -179,12 +198,38 @@ impl Config {
         text: &str,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, Faults> {
+        let (raw, faults) = Self::parse_raw(name, text, environment)?;
+        Self::checked(raw, faults)
+    }
+
+    /// What is sound of the sections, and the faults of the rest.
+    fn parse_raw(
+        name: &str,
+        text: &str,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<(raw::RawConfig, Vec<String>), Faults> {
         let mut table: toml::Table =
             text.parse().map_err(|error| Faults(vec![format!("{name}: {error}")]))?;
         let mut faults = Vec::new();
         raw::overlay(&mut table, environment, &mut faults);
         let raw = raw::RawConfig::from_table(&table, &mut faults);
+        Ok((raw, faults))
+    }
+
+    fn checked(raw: raw::RawConfig, mut faults: Vec<String>) -> Result<Self, Faults> {
         let config = raw.check(&mut faults);
+        if faults.is_empty() { Ok(config) } else { Err(Faults(faults)) }
+    }
+
+    /// The same for a command that reaches no server: nothing need be there, but what is there must be
+    /// readable.
+    pub fn load_offline(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, Faults> {
+        let (raw, faults) = Self::read(file, environment)?;
+        // Faults that `check` finds are of sections that only servers need.
+        let config = raw.check(&mut Vec::new());
         if faults.is_empty() { Ok(config) } else { Err(Faults(faults)) }
     }
 
@@ -275,6 +320,35 @@ mod tests {
         let text = parse(SOUND, &[("INOSEC__KAFKA__SASL_PASSWORD", "hunter2")]).expect("sound").to_toml();
         assert!(!text.contains("secret") && !text.contains("hunter2"), "{text}");
         parse(&text, &[]).expect("what is printed can be read");
+    }
+
+    #[test]
+    fn rules_come_from_file_and_environment_and_print() {
+        let text = format!(
+            "{SOUND}\n[rules]\npaths = [\"a b\", \"c\"]\nplaceholders = {{ \"Admins x\" = [\"eve\", \"*\\\\bob\"] }}"
+        );
+        let config = parse(&text, &[]).expect("sound");
+        assert_eq!(config.rules.paths, [PathBuf::from("a b"), PathBuf::from("c")]);
+        assert_eq!(config.rules.placeholders["Admins x"], ["eve", "*\\bob"]);
+        let again = parse(&config.to_toml(), &[]).expect("what is printed can be read");
+        assert_eq!(
+            (again.rules.paths, again.rules.placeholders),
+            (config.rules.paths, config.rules.placeholders)
+        );
+        let environment =
+            [("INOSEC__RULES__PATHS", "[\"d\"]"), ("INOSEC__RULES__PLACEHOLDERS", "{ N = [\"v\"] }")];
+        let config = parse(&text, &environment).expect("sound");
+        assert_eq!(config.rules.paths, [PathBuf::from("d")]);
+        assert_eq!(config.rules.placeholders["N"], ["v"]);
+    }
+
+    #[test]
+    fn a_command_without_servers_needs_no_configuration() {
+        let config = Config::load_offline(None, []).expect("nothing is missing");
+        assert!(config.rules.paths.is_empty() && config.limits.max_depth > 0);
+        let typo = [("INOSEC__RULES__PATH".to_owned(), "x".to_owned())];
+        let faults = Config::load_offline(None, typo).expect_err("a typo").0;
+        assert!(faults.iter().any(|fault| fault.contains("rules.path")), "{faults:?}");
     }
 
     #[test]

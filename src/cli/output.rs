@@ -47,8 +47,17 @@ impl Output {
         self.text_or_json(&align(headings, rows), document)
     }
 
-    /// Says why a command failed: on stderr, and in JSON form also as the document.
+    /// Says something beside the result, on stderr.
+    pub fn note(&self, text: &str) {
+        let _ = writeln!(std::io::stderr().lock(), "{text}");
+    }
+
+    /// Says why a command failed: on stderr, and in JSON form also as the document. What the result has
+    /// told already is not said again.
     pub fn failure(&self, failure: &Failure) {
+        if failure.text.is_empty() {
+            return;
+        }
         let _ = writeln!(std::io::stderr().lock(), "inosec: {}", failure.text);
         if self.json() {
             let document = serde_json::json!({ "error": failure.text, "status": failure.status });

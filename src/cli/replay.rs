@@ -1,7 +1,6 @@
 //! `inosec replay`: the lines of a file become Kafka messages, byte for byte.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, IsTerminal as _, Read};
+use std::io::{BufRead, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -86,16 +85,7 @@ fn default_topic(config: &Config) -> Result<String, Failure> {
 
 /// The file's lines, decompressed where its name says so.
 pub fn open(file: &Path) -> Result<Box<dyn BufRead>, Failure> {
-    if file == Path::new("-") {
-        return Ok(Box::new(BufReader::new(std::io::stdin())));
-    }
-    let raw = File::open(file).map_err(|error| Failure::new(format!("{}: {error}", file.display())))?;
-    let plain: Box<dyn Read> = if file.extension().is_some_and(|extension| extension == "zst") {
-        Box::new(zstd::Decoder::new(raw)?)
-    } else {
-        Box::new(raw)
-    };
-    Ok(Box::new(BufReader::with_capacity(1 << 20, plain)))
+    crate::event_file::open(file).map_err(|error| Failure::new(format!("{}: {error}", file.display())))
 }
 
 /// One run of the command.

@@ -72,6 +72,7 @@ pub(super) fn to_toml(config: &Config) -> String {
     let dead = &config.dead_letters;
     let _ = writeln!(text, "\n[dead_letters]\nretention = \"{}\"", Span(dead.retention));
     let _ = writeln!(text, "quota_per_day = \"{}\"", Bytes(dead.quota_per_day));
+    rules(config, &mut text);
     if let Some(directory) = &config.schemas {
         let _ = writeln!(text, "\n[schemas]\ndirectory = {directory:?}");
     }
@@ -85,4 +86,20 @@ pub(super) fn to_toml(config: &Config) -> String {
     };
     let _ = writeln!(text, "\n[log]\nformat = \"{format}\"\nfilter = {:?}", config.log.filter);
     text
+}
+
+/// Values go through the TOML writer: Rust's escapes (`\u{1b}`) are not TOML's, and rules have backslashes.
+fn rules(config: &Config, text: &mut String) {
+    if config.rules.paths.is_empty() && config.rules.placeholders.is_empty() {
+        return;
+    }
+    let paths = config.rules.paths.iter().map(|path| path.display().to_string());
+    let _ = writeln!(text, "\n[rules]\npaths = {}", toml::Value::from(paths.collect::<Vec<_>>()));
+    let table: toml::Table = config
+        .rules
+        .placeholders
+        .iter()
+        .map(|(name, values)| (name.clone(), values.clone().into()))
+        .collect();
+    let _ = writeln!(text, "placeholders = {}", toml::Value::Table(table));
 }

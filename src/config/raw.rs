@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::units::{Bytes, Secret, Span};
-use super::{Batch, Config, Database, DeadLetters, Kafka, Limits, Log, Time, TopicConfig};
+use super::{Batch, Config, Database, DeadLetters, Kafka, Limits, Log, Rules, Time, TopicConfig};
 
 /// Ten thousand rows cost PostgreSQL about 40 ms: long enough to amortise a commit, short enough
 /// for a quarter of a second from arrival to storage.
@@ -83,6 +83,7 @@ pub(super) struct RawConfig {
     time: RawTime,
     limits: RawLimits,
     dead_letters: RawDeadLetters,
+    rules: RawRules,
     schemas: RawSchemas,
     metrics: RawMetrics,
     shutdown: RawShutdown,
@@ -173,6 +174,13 @@ struct RawDeadLetters {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+struct RawRules {
+    paths: Vec<PathBuf>,
+    placeholders: BTreeMap<String, Vec<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 struct RawSchemas {
     directory: Option<PathBuf>,
 }
@@ -242,6 +250,7 @@ impl RawConfig {
                 "time" => probe::<RawTime>(key, value, faults),
                 "limits" => probe::<RawLimits>(key, value, faults),
                 "dead_letters" => probe::<RawDeadLetters>(key, value, faults),
+                "rules" => probe::<RawRules>(key, value, faults),
                 "schemas" => probe::<RawSchemas>(key, value, faults),
                 "metrics" => probe::<RawMetrics>(key, value, faults),
                 "shutdown" => probe::<RawShutdown>(key, value, faults),
@@ -279,6 +288,7 @@ impl RawConfig {
                 retention: self.dead_letters.retention.map_or(DEAD_LETTER_RETENTION, |span| span.0),
                 quota_per_day: self.dead_letters.quota_per_day.map_or(DEAD_LETTER_QUOTA, |bytes| bytes.0),
             },
+            rules: Rules { paths: self.rules.paths, placeholders: self.rules.placeholders },
             schemas: self.schemas.directory,
             metrics_listen: self.metrics.listen,
             drain: self.shutdown.drain.map_or(DRAIN, |span| span.0),

@@ -66,6 +66,8 @@ impl Level {
 pub struct Rule {
     /// Its `id`, or its title where it has none.
     pub id: String,
+    /// Whether it has an `id`.
+    pub has_id: bool,
     /// Its name for people.
     pub title: String,
     /// Its `name`, by which correlation rules call it.
@@ -80,6 +82,8 @@ pub struct Rule {
     pub revision: Option<String>,
     /// How serious a match is; `medium` where it says nothing.
     pub level: Level,
+    /// Whether it says how serious a match is.
+    pub has_level: bool,
     /// Tags, such as `attack.t1059`.
     pub tags: Vec<String>,
     /// Fields worth showing.
@@ -256,10 +260,18 @@ impl Parsed {
     /// What a rule finds is identified by the rule's id, so an id is one rule.
     fn add_rule(&mut self, line: usize, rule: Rule) -> Result<(), Fault> {
         if !self.ids.insert(rule.id.clone()) {
-            return Err(Fault::new(line, "another rule has this id: give it a new one, or remove it"));
+            let (file, first) = self.origin(&rule.id);
+            let message =
+                format!("the rule at {file}:{first} has this id: give this one its own, or remove it");
+            return Err(Fault::new(line, message));
         }
         self.rules.push(rule);
         Ok(())
+    }
+
+    fn origin(&self, id: &str) -> (&str, usize) {
+        let rule = self.rules.iter().find(|rule| rule.id == id);
+        rule.map_or(("?", 0), |rule| (&rule.origin.0, rule.origin.1))
     }
 
     fn problem(&mut self, file: &str, rule: Option<String>, fault: Fault, correlation: bool) {
@@ -284,6 +296,7 @@ fn detection_rule(file: &str, node: &Node, placeholders: &Placeholders) -> Resul
     let detection = Detection::parse(section, &["timeframe"], placeholders)?;
     Ok(Rule {
         id: field(node, "id").unwrap_or_else(|| title.clone()),
+        has_id: field(node, "id").is_some(),
         title,
         name: field(node, "name"),
         author: field(node, "author"),
@@ -291,6 +304,7 @@ fn detection_rule(file: &str, node: &Node, placeholders: &Placeholders) -> Resul
         status: field(node, "status"),
         revision: field(node, "modified").or_else(|| field(node, "date")),
         level: level(node)?,
+        has_level: node.get("level").is_some(),
         tags: fields(node, "tags"),
         fields: fields(node, "fields"),
         falsepositives: fields(node, "falsepositives"),

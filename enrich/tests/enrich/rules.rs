@@ -129,7 +129,7 @@ fn one_bad_document_never_stops_the_others() {
     let [syntax, correlation, twice] = parsed.problems.as_slice() else { panic!("{:?}", parsed.problems) };
     assert!(syntax.message.starts_with("not YAML") && (8..=10).contains(&syntax.line), "{syntax}");
     assert!(correlation.correlation && correlation.message.contains("not a detection rule"), "{correlation}");
-    assert!(twice.message.contains("another rule has this id"), "{twice}");
+    assert!(twice.message.contains("has this id: give this one its own"), "{twice}");
 }
 
 #[test]

@@ -1,0 +1,98 @@
+//! `inosec rules`: detection rules on disk, without any server.
+
+mod check;
+mod eval;
+mod list;
+mod test;
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use inosec_enrich::{Parsed, Problem};
+use inosec_schemas::Catalog;
+
+use super::{Failure, Output, chain};
+use crate::config::Config;
+use crate::{databases, rules};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Check rules: what is wrong, odd or dear in them, and what to change.
+    ///
+    /// Every rule is parsed and compiled as `run` would do it. Errors name file, line and rule; warnings
+    /// tell of rules that never run because no supported format gives such events, of rules without id or
+    /// level, of selections nobody uses, and of tests that cost more than they need. Correlations are
+    /// counted apart. Exit status 0: no rule has an error.
+    Check(check::Args),
+    /// Run rules over files of events and print each hit as a JSON line.
+    ///
+    /// Events are taken as they come from Kafka: one JSON object or line of text a line, in any supported
+    /// format. A hit is {"rule_id", "title", "file", "line"}, in order of file, line and rule_id, whatever
+    /// --output says. Lines that can't be read and events without a log source are counted on stderr.
+    Eval(eval::Args),
+    /// Run a pack's rules over its fixtures: each fires where it must, and on no near-miss.
+    ///
+    /// A pack is a folder `detection` of rules, one a file, beside a folder `fixtures` with their events:
+    /// lines such as {"fires": true, "why": "short flag", "event": {…}}, or "raw": "…" for a line of text.
+    /// Exit status 0: everything behaves.
+    Test(test::Args),
+    /// List rules: id, level, title, log source and file.
+    List(list::Args),
+}
+
+/// Where rules are.
+#[derive(Debug, clap::Args)]
+struct Paths {
+    /// Rules: YAML files, folders of them, or JSON lines with the text as member `yaml` or `rule` (.jsonl,
+    /// .ndjson, .json; all also as .zst). Default: [rules] paths of the configuration.
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
+}
+
+/// Does what was asked.
+pub fn rules(args: &Args, config: &Config, output: &Output) -> Result<(), Failure> {
+    match &args.action {
+        Action::Check(args) => check::check(args, config, output),
+        Action::Eval(args) => eval::eval(args, config, output),
+        Action::Test(args) => test::test(args, config, output),
+        Action::List(args) => list::list(args, config, output),
+    }
+}
+
+/// The rules at the paths given, or at those configured.
+fn load(given: &[PathBuf], config: &Config) -> Result<Parsed, Failure> {
+    let paths = if given.is_empty() { &config.rules.paths } else { given };
+    if paths.is_empty() {
+        let text = "no rules: give the paths of rule files or folders, or [rules] paths in the configuration";
+        return Err(Failure::new(text));
+    }
+    Ok(rules::load(paths, &rules::placeholders(&config.rules))?)
+}
+
+/// The formats, embedded and configured.
+fn catalog(config: &Config) -> Result<Catalog, Failure> {
+    databases::catalog(config).map_err(|error| Failure::new(chain(&error)))
+}
+
+/// The problems that keep a rule from running.
+fn errors(parsed: &Parsed) -> impl Iterator<Item = &Problem> {
+    parsed.problems.iter().filter(|problem| !problem.correlation)
+}
+
+/// Says on stderr which rules are left out, for commands that go on without them.
+fn tell_left_out(parsed: &Parsed, output: &Output) {
+    const SHOWN: usize = 10;
+    let count = errors(parsed).count();
+    for problem in errors(parsed).take(SHOWN) {
+        output.note(&format!("left out: {problem}"));
+    }
+    if count > SHOWN {
+        output.note(&format!("left out: {} more; `inosec rules check` shows all", count - SHOWN));
+    }
+}
