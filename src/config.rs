@@ -141,8 +141,20 @@ pub struct DeadLetters {
 pub struct Rules {
     /// Files and folders of Sigma rules.
     pub paths: Vec<PathBuf>,
+    /// The same, off unless a tenant switches them on.
+    pub optional: Vec<PathBuf>,
+    /// Matches of a rule that are stored per tenant and minute of arrival; more are counted.
+    pub max_per_minute: u32,
     /// What the placeholders of rules (`field|expand: '%name%'`) stand for, by name.
     pub placeholders: BTreeMap<String, Vec<String>>,
+}
+
+impl Rules {
+    /// Whether no rules are configured.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.paths.is_empty() && self.optional.is_empty()
+    }
 }
 
 /// How logs are written.

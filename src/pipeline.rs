@@ -11,6 +11,7 @@
 //! One such road per database; one lane per connection. Stopping cancels the consumer only: it hands
 //! on what it holds, drops its ends of the lanes, and each stage ends after the one before it.
 
+mod detection;
 mod lane;
 mod steward;
 
@@ -26,6 +27,7 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::info;
 
+use self::detection::Detection;
 use crate::config::{Config, Start, TopicConfig};
 use crate::databases;
 use crate::ops::Readiness;
@@ -82,7 +84,8 @@ struct Road {
     commands: mpsc::Sender<Command>,
     /// The consumer and the lanes: they end one after another.
     stages: JoinSet<Result<(), Error>>,
-    /// The steward, which ends after the writers, and the keeper and the directory's watcher, which don't end.
+    /// The steward, which ends after the writers; the keeper, the directory's watcher and the rules' keeper,
+    /// which don't end.
     attendants: Vec<JoinHandle<()>>,
 }
 
@@ -99,10 +102,17 @@ pub fn topics_without_kafka(config: &Config, database: &str) -> Result<Vec<Arc<T
     config.topics_of(database).map(|topic| join(topic, &catalog, &nowhere, 0)).collect()
 }
 
-/// Decodes and seals messages outside a running road.
-pub fn redo(config: &Config, database: &str, store: &Arc<Store>) -> Result<Redo, Error> {
-    let catalog = databases::catalog(config)?;
-    Ok(lane::work(config, database, &catalog, Arc::clone(store)))
+/// Decodes, detects and seals messages outside a running road.
+pub async fn redo(config: &Config, database: &str, store: &Arc<Store>) -> Result<Redo, Error> {
+    let catalog = Arc::new(databases::catalog(config)?);
+    let detection = detection::start(config, database, &catalog, store).await?;
+    Ok(lane::work(
+        config,
+        database,
+        &catalog,
+        Arc::clone(store),
+        detection.as_ref().map(|(shared, _)| shared),
+    ))
 }
 
 /// Starts the road of every database.
@@ -119,7 +129,8 @@ pub async fn start(config: &Config, readiness: &Readiness) -> Result<Running, Er
         let store = Store::connect(&databases::store_config(config, database)).await.map_err(of)?;
         let topics = register(config, name, &catalog, &described, &store).await?;
         info!(database = name, hot_store = store.hot().name(), topics = topics.len(), "starting");
-        roads.push(Road::start(config, name, &catalog, store, topics, readiness)?);
+        let detection = detection::start(config, name, &catalog, &store).await?;
+        roads.push(Road::start(config, name, &catalog, store, topics, detection, readiness)?);
     }
     if roads.is_empty() {
         return Err(Error::Config("there is nothing to do: write a [[topics]] entry".to_owned()));
@@ -193,8 +204,10 @@ impl Road {
         catalog: &Arc<Catalog>,
         store: Arc<Store>,
         topics: Vec<Arc<Topic>>,
+        detection: Option<(Detection, detection::Keeper)>,
         readiness: &Readiness,
     ) -> Result<Self, Error> {
+        let (detection, rules) = detection.unzip();
         let (commands, orders) = mpsc::channel(NOTICES);
         let (events, notices) = mpsc::channel(NOTICES);
         let (reports, outcomes) = mpsc::channel(NOTICES);
@@ -203,7 +216,7 @@ impl Road {
         for _ in 0..config.databases[name].writers {
             let (lane, messages) = mpsc::channel(LANE);
             lanes.push(lane);
-            let work = lane::work(config, name, catalog, Arc::clone(&store));
+            let work = lane::work(config, name, catalog, Arc::clone(&store), detection.as_ref());
             lane::spawn(&mut stages, name, &store, work, messages, reports.clone());
         }
         drop(reports);
@@ -220,11 +233,12 @@ impl Road {
         let steward =
             steward::Steward::new(name, Arc::clone(&store), start, commands.clone(), readiness.clone());
         let watcher = Arc::clone(&store);
-        let attendants = vec![
+        let mut attendants = vec![
             tokio::spawn(steward.run(notices, outcomes)),
             tokio::spawn(async move { watcher.watch_directory().await }),
-            tokio::spawn(keep(store)),
+            tokio::spawn(keep(Arc::clone(&store))),
         ];
+        attendants.extend(rules.map(|rules| tokio::spawn(rules.run(store))));
         Ok(Self { commands, stages, attendants })
     }
 

@@ -6,9 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use inosec_schemas::{
-    Batch, Column, Columns, Extracted, Rows, Suppressed, TenantId, Value, derived_id,
-};
+use inosec_schemas::{Batch, Column, Columns, Extracted, Rows, Suppressed, TenantId, Value, derived_id};
 use serde_json::{Map, Value as Json, json};
 use uuid::Uuid;
 
@@ -103,8 +101,7 @@ impl Detector {
             for hit in &self.hits {
                 let row = self.rows[hit.row as usize] as usize;
                 let (tenant, event_id) = (rows.tenant(row), events.event_id(row));
-                let found =
-                    Match { rule: hit.rule, row, tenant, event_id, cell: hit.row, columns: &columns };
+                let found = Match { rule: hit.rule, row, tenant, event_id, cell: hit.row, columns: &columns };
                 let arrived_at = messages.entries[rows.message[row] as usize].arrived_at;
                 self.store(&found, arrived_at, &events, detections, &mut suppressed);
             }

@@ -83,7 +83,8 @@ mod tests {
         let limiter = Limiter::new(2);
         let (one, other) = (TenantId(Uuid::from_u128(1)), TenantId(Uuid::from_u128(2)));
         let mut minutes = limiter.lock();
-        let mut ask = |minute, tenant, rule, event| minutes.admit(minute, tenant, rule, Uuid::from_u128(event));
+        let mut ask =
+            |minute, tenant, rule, event| minutes.admit(minute, tenant, rule, Uuid::from_u128(event));
         for _ in 0..3 {
             assert!(ask(0, one, 7, 1) && ask(0, one, 7, 2) && !ask(0, one, 7, 3));
         }

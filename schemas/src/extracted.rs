@@ -13,6 +13,8 @@ pub struct Extracted {
     pub classes: BTreeMap<u32, ClassRows>,
     /// How many events have no class, by format.
     pub unclassified: BTreeMap<String, u64>,
+    /// The messages that can't be read, and why; in the road these are dead letters instead.
+    pub unreadable: Vec<(u32, String)>,
 }
 
 /// The events of one class in a batch.
@@ -48,6 +50,7 @@ impl Extracted {
     /// Empties it, keeping its memory.
     pub fn clear(&mut self) {
         self.unclassified.clear();
+        self.unreadable.clear();
         self.classes.values_mut().for_each(ClassRows::clear);
     }
 

@@ -95,7 +95,7 @@ pub async fn dlq(args: Args, config: &Config, output: &Output) -> Result<(), Fai
                 ));
             }
             let topics = pipeline::topics_without_kafka(config, &args.database)?;
-            let redo = pipeline::redo(config, &args.database, &store)?;
+            let redo = pipeline::redo(config, &args.database, &store).await?;
             let filter = which.filter(ids, false);
             let done = inosec_sink::redrive(&store, &filter, limit, &topics, &redo, &actor()).await?;
             report(&done, output)

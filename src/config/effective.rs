@@ -90,11 +90,12 @@ pub(super) fn to_toml(config: &Config) -> String {
 
 /// Values go through the TOML writer: Rust's escapes (`\u{1b}`) are not TOML's, and rules have backslashes.
 fn rules(config: &Config, text: &mut String) {
-    if config.rules.paths.is_empty() && config.rules.placeholders.is_empty() {
-        return;
-    }
-    let paths = config.rules.paths.iter().map(|path| path.display().to_string());
-    let _ = writeln!(text, "\n[rules]\npaths = {}", toml::Value::from(paths.collect::<Vec<_>>()));
+    let list = |paths: &[std::path::PathBuf]| {
+        toml::Value::from(paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>())
+    };
+    let _ = writeln!(text, "\n[rules]\npaths = {}", list(&config.rules.paths));
+    let _ = writeln!(text, "optional = {}", list(&config.rules.optional));
+    let _ = writeln!(text, "max_per_minute = {}", config.rules.max_per_minute);
     let table: toml::Table = config
         .rules
         .placeholders

@@ -14,6 +14,10 @@ use serde::de::DeserializeOwned;
 use super::units::{Bytes, Secret, Span};
 use super::{Batch, Config, Database, DeadLetters, Kafka, Limits, Log, Rules, Time, TopicConfig};
 
+/// Sixteen a second of one rule: nobody reads more, and correlation has seen enough.
+const MAX_PER_MINUTE: u32 = 1_000;
+/// What was let through is remembered, so it can't be without end.
+const MOST_PER_MINUTE: u32 = 100_000;
 /// Ten thousand rows cost PostgreSQL about 40 ms: long enough to amortise a commit, short enough
 /// for a quarter of a second from arrival to storage.
 const MAX_ROWS: usize = 10_000;
@@ -176,6 +180,8 @@ struct RawDeadLetters {
 #[serde(default, deny_unknown_fields)]
 struct RawRules {
     paths: Vec<PathBuf>,
+    optional: Vec<PathBuf>,
+    max_per_minute: Option<u32>,
     placeholders: BTreeMap<String, Vec<String>>,
 }
 
@@ -288,7 +294,7 @@ impl RawConfig {
                 retention: self.dead_letters.retention.map_or(DEAD_LETTER_RETENTION, |span| span.0),
                 quota_per_day: self.dead_letters.quota_per_day.map_or(DEAD_LETTER_QUOTA, |bytes| bytes.0),
             },
-            rules: Rules { paths: self.rules.paths, placeholders: self.rules.placeholders },
+            rules: self.rules.check(faults),
             schemas: self.schemas.directory,
             metrics_listen: self.metrics.listen,
             drain: self.shutdown.drain.map_or(DRAIN, |span| span.0),
@@ -386,6 +392,16 @@ impl RawKafka {
             start: self.start,
             properties,
         }
+    }
+}
+
+impl RawRules {
+    fn check(self, faults: &mut Vec<String>) -> Rules {
+        let max_per_minute = self.max_per_minute.unwrap_or(MAX_PER_MINUTE);
+        if !(1..=MOST_PER_MINUTE).contains(&max_per_minute) {
+            faults.push(format!("rules.max_per_minute: between 1 and {MOST_PER_MINUTE}"));
+        }
+        Rules { paths: self.paths, optional: self.optional, max_per_minute, placeholders: self.placeholders }
     }
 }
 

@@ -51,15 +51,16 @@ pub struct Stage {
 /// Reads and compiles the rules; `None` if none are configured.
 pub async fn start(
     config: &Config,
+    database: &str,
     catalog: &Arc<Catalog>,
     store: &Store,
-    of: impl Fn(inosec_sink::Error) -> Error,
 ) -> Result<Option<(Detection, Keeper)>, Error> {
     if config.rules.is_empty() {
         return Ok(None);
     }
     let sources = Arc::new(Sources { files: read(config)?, classes: catalog.classes() });
-    let tenants = store.tenant_rules().await.map_err(of)?;
+    let tenants =
+        store.tenant_rules().await.map_err(|source| Error::Sink { name: database.to_owned(), source })?;
     let revision = tenants.revision;
     let ruleset = compile(Arc::clone(&sources), tenants, None).await?;
     let (current, receiver) = watch::channel(ruleset);
@@ -83,7 +84,12 @@ fn read(config: &Config) -> Result<RuleFiles, Error> {
     for problem in problems.clone() {
         warn!(%problem, "a rule is left out");
     }
-    info!(rules = parsed.rules.len(), filters = parsed.filters.len(), left_out = problems.count(), "rules read");
+    info!(
+        rules = parsed.rules.len(),
+        filters = parsed.filters.len(),
+        left_out = problems.count(),
+        "rules read"
+    );
     let optional = parsed.rules[everyone..].iter().map(|rule| rule.id.clone()).collect();
     Ok(RuleFiles { rules: parsed.rules, filters: parsed.filters, optional, placeholders })
 }

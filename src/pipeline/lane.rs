@@ -5,14 +5,16 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use inosec_ingest::{Decoder, Limits};
+use inosec_ingest::Decoder;
 use inosec_schemas::{Catalog, Messages, Topic};
 use inosec_sink::{BlockOptions, Redo, SealOptions, Sealed, Store, Writer, Written, seal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::Error;
+use super::detection::{Detection, Stage};
 use crate::config::Config;
+use crate::rules;
 
 /// What became of one batch.
 pub struct Report {
@@ -22,44 +24,51 @@ pub struct Report {
     pub written: Written,
 }
 
-/// The pure work of a lane, with the decoder's scratch space.
+/// The pure work of a lane, with what it keeps between batches.
 struct Work {
     store: Arc<Store>,
-    decoder: Mutex<Decoder>,
+    tools: Mutex<(Decoder, Option<Stage>)>,
     options: SealOptions,
 }
 
 /// The work of one lane of this database, for whoever calls it with messages.
-pub fn work(config: &Config, database: &str, catalog: &Catalog, store: Arc<Store>) -> Redo {
-    let work = Work::new(config, database, catalog, store);
+pub fn work(
+    config: &Config,
+    database: &str,
+    catalog: &Catalog,
+    store: Arc<Store>,
+    detection: Option<&Detection>,
+) -> Redo {
+    let work = Work::new(config, database, catalog, store, detection);
     Arc::new(move |messages, number| work.prepare(messages, number))
 }
 
 impl Work {
-    fn new(config: &Config, database: &str, catalog: &Catalog, store: Arc<Store>) -> Self {
-        let limits = Limits {
-            max_age_us: micros(config.time.max_age),
-            max_skew_us: micros(config.time.max_skew),
-            max_message_bytes: config.limits.max_message_bytes,
-            max_depth: config.limits.max_depth,
-        };
+    fn new(
+        config: &Config,
+        database: &str,
+        catalog: &Catalog,
+        store: Arc<Store>,
+        detection: Option<&Detection>,
+    ) -> Self {
         let level = config.databases[database].zstd_level;
         let options = SealOptions { blocks: BlockOptions { level, ..BlockOptions::default() } };
-        Self { store, decoder: Mutex::new(Decoder::new(catalog, limits)), options }
+        let decoder = Decoder::new(catalog, rules::limits(config));
+        Self { store, tools: Mutex::new((decoder, detection.map(Detection::stage))), options }
     }
 
     /// Messages to what the database takes. CPU work: not for async threads.
     fn prepare(&self, messages: Messages, number: i64) -> Sealed {
         let directory = self.store.directory();
-        let mut decoder = self.decoder.lock().unwrap_or_else(PoisonError::into_inner);
-        let batch = decoder.decode(messages, &directory, None);
-        drop(decoder);
+        let mut tools = self.tools.lock().unwrap_or_else(PoisonError::into_inner);
+        let (decoder, detection) = &mut *tools;
+        let batch = match detection {
+            Some(stage) => stage.decode(decoder, messages, &directory),
+            None => decoder.decode(messages, &directory, None),
+        };
+        drop(tools);
         seal(batch, number, &self.options)
     }
-}
-
-fn micros(duration: std::time::Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// Starts both stages of a lane.

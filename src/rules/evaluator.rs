@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use inosec_enrich::{ClassId, Engine, FilterId, Hit, Matcher, RuleId, Selection, Tenants};
-use inosec_ingest::{Extracted, Extractor, Limits};
-use inosec_schemas::{Catalog, Columns};
+use inosec_ingest::{Extractor, Limits};
+use inosec_schemas::{Catalog, Columns, Extracted};
 
 use crate::event_file::Lines;
 

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use inosec_enrich::{ClassId, Engine, Matcher, Rule, RuleId, Selection, Tenants};
-use inosec_ingest::{Extracted, Limits};
-use inosec_schemas::{Catalog, Cell, Columns, EventClass, FieldId, Value};
+use inosec_ingest::Limits;
+use inosec_schemas::{Catalog, Cell, Columns, EventClass, Extracted, FieldId, Value};
 
 use super::{Error, Evaluator};
 use crate::event_file::{EventFile, Lines};

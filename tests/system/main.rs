@@ -8,6 +8,15 @@ mod bounded;
 mod commands;
 mod conservation;
 mod database_faults;
+mod detection;
 mod exactly_once;
 mod streams;
 mod support;
+
+#[path = "../../enrich/tests/enrich/support.rs"]
+#[expect(dead_code, reason = "the engine's own tests use all of it")]
+mod events;
+/// The full-scan oracle of detection, and the corpus as it takes it.
+#[path = "../../enrich/tests/enrich/oracle/mod.rs"]
+#[expect(dead_code, reason = "the engine's own tests use all of it")]
+mod oracle;

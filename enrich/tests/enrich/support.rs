@@ -10,8 +10,13 @@ use yaml_rust2::{Yaml, YamlLoader};
 
 /// The corpus' folder; said loudly where it is missing. With `CI=true` it must be there.
 pub fn folder() -> Option<PathBuf> {
-    let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
-    let folder = std::env::var_os("INOSEC_CORPUS").map_or(beside, PathBuf::from);
+    // From this room or from the root, whose tests use this file too.
+    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let beside = ["../shared/data", "../../shared/data"]
+        .map(|up| here.join(up))
+        .into_iter()
+        .find(|path| path.exists());
+    let folder = std::env::var_os("INOSEC_CORPUS").map(PathBuf::from).or(beside).unwrap_or(here);
     if folder.join("sigma_rules.jsonl.zst").exists() {
         return Some(folder);
     }

@@ -39,8 +39,6 @@ pub struct Extractor {
     reader: Reader,
     plans: Option<Plans>,
     names: Names,
-    /// The messages that can't be read, and why.
-    unreadable: Vec<(u32, String)>,
 }
 
 /// A format's `[sigma]` section and what was learnt with it.
@@ -132,7 +130,6 @@ impl Extractor {
             reader: Reader::new(limits),
             plans: stream.map(|stream| Plans::compile(catalog, stream, &mut names)),
             names,
-            unreadable: Vec::new(),
         }
     }
 
@@ -146,10 +143,8 @@ impl Extractor {
     pub fn extract<'m>(
         &mut self,
         messages: impl IntoIterator<Item = (&'m [u8], Option<&'m str>)>,
-    ) -> &Extracted {
-        let Self { watch, reader, plans, names, unreadable } = self;
-        watch.begin();
-        unreadable.clear();
+    ) -> Extracted {
+        let Self { watch, reader, plans, names } = self;
         for (index, (value, told)) in (0..).zip(messages) {
             let read = reader.open(value, |mut opened| {
                 let Some(plans) = plans else { return Ok(()) };
@@ -159,16 +154,10 @@ impl Extractor {
                 Ok(())
             });
             if let Err(reject) = read {
-                unreadable.push((index, reject.detail));
+                watch.extracted.unreadable.push((index, reject.detail));
             }
         }
-        &watch.extracted
-    }
-
-    /// The messages of the last batch that can't be read, and why.
-    #[must_use]
-    pub fn unreadable(&self) -> &[(u32, String)] {
-        &self.unreadable
+        std::mem::take(&mut watch.extracted)
     }
 }
 

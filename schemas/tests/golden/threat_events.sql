@@ -10,6 +10,7 @@ CREATE TABLE IF NOT EXISTS inosec.threat_events (
     source text COLLATE "C" NOT NULL,
     rule_id text COLLATE "C",
     rule_revision text COLLATE "C",
+    rule_author text COLLATE "C",
     techniques text[],
     host_name text COLLATE "C",
     user_name text COLLATE "C",
