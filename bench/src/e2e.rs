@@ -45,6 +45,9 @@ pub struct Args {
     /// Also run the Python contender, installed on demand into the state folder.
     #[arg(long)]
     peers: bool,
+    /// Also run the road with these detection rules on: files or folders, as in [rules] paths.
+    #[arg(long, value_name = "PATH")]
+    rules: Vec<PathBuf>,
     /// Only the road: no limits, delays, prices or rivals, and no report.
     #[arg(long)]
     road_only: bool,
@@ -86,7 +89,7 @@ pub async fn run(args: Args) -> Result<()> {
     let topic = Topic::create(&servers.kafka, args.partitions).await;
     let result = match &topic {
         Ok(topic) => {
-            let run = Run::new(&args, &corpus, &catalog, &raw, &hot, topic);
+            let run = Run::new(&args, &corpus, &catalog, (&raw, &hot), topic, &servers.timescale);
             tokio::select! {
                 result = Box::pin(run.all()) => result,
                 _ = tokio::signal::ctrl_c() => Err(crate::error::Error::new("interrupted")),
@@ -110,6 +113,7 @@ struct Run<'a> {
     /// Where the road writes.
     hot: &'a Database,
     topic: &'a Topic,
+    timescale: &'a str,
     parties: Parties,
     started: Instant,
 }
@@ -119,16 +123,16 @@ impl<'a> Run<'a> {
         args: &'a Args,
         corpus: &'a Corpus,
         catalog: &'a Catalog,
-        raw: &'a Database,
-        hot: &'a Database,
+        (raw, hot): (&'a Database, &'a Database),
         topic: &'a Topic,
+        timescale: &'a str,
     ) -> Self {
         let parties = Parties {
             postgres: listener(raw.port),
             kafka: topic.port().and_then(listener),
             ..Parties::default()
         };
-        Self { args, corpus, catalog, raw, hot, topic, parties, started: Instant::now() }
+        Self { args, corpus, catalog, raw, hot, topic, timescale, parties, started: Instant::now() }
     }
 
     async fn all(mut self) -> Result<()> {
@@ -136,7 +140,11 @@ impl<'a> Run<'a> {
         let took = tokio::task::block_in_place(|| kafka::preload(self.topic, self.corpus, events))?;
         println!("topic of {events} events filled in {:.1} s\n", took.as_secs_f64());
         if self.args.road_only {
-            return self.road().await.map(drop);
+            let (off, _) = self.road().await?;
+            if let Some(on) = self.ruled().await? {
+                println!("with rules: {:.2} of the rate without", on.rate / off.rate);
+            }
+            return Ok(());
         }
         let machine = Machine::describe(self.raw, &self.parties).await?;
         let captured = Captured::new(self.corpus, self.catalog, self.args.partitions, events)?;
@@ -146,6 +154,7 @@ impl<'a> Run<'a> {
         let micro = self.micro()?;
         let rivals = self.rivals().await?;
         let (road, delay) = self.road().await?;
+        let ruled = self.ruled().await?;
         let prices = self.prices(&captured).await?;
         let report = Report {
             machine,
@@ -157,6 +166,7 @@ impl<'a> Run<'a> {
             micro,
             rivals,
             road,
+            ruled,
             delay,
             prices,
         };
@@ -215,7 +225,8 @@ impl<'a> Run<'a> {
 
     async fn road(&mut self) -> Result<(Phase, Option<latency::Latency>)> {
         let events = u64::from(self.args.events);
-        let (mut inosec, phase) = road::run(self.topic, self.hot, &mut self.parties, events, PHASE).await?;
+        let (mut inosec, phase) =
+            road::run(self.topic, self.hot, &mut self.parties, events, PHASE, &[]).await?;
         if self.args.road_only {
             inosec.stop()?;
             return Ok((phase, None));
@@ -229,6 +240,25 @@ impl<'a> Run<'a> {
         self.parties.contender = None;
         road::counts(self.hot, events + delay.events).await?;
         Ok((phase, Some(delay)))
+    }
+
+    /// The same road, rules on, into a database of its own.
+    async fn ruled(&mut self) -> Result<Option<Phase>> {
+        if self.args.rules.is_empty() {
+            return Ok(None);
+        }
+        let database = Database::create(self.timescale, self.corpus, self.catalog).await?;
+        let events = u64::from(self.args.events);
+        let run = road::run(self.topic, &database, &mut self.parties, events, PHASE, &self.args.rules).await;
+        let phase = match run {
+            Ok((mut inosec, phase)) => inosec.stop().map(|()| phase),
+            Err(error) => Err(error),
+        };
+        self.parties.contender = None;
+        let matches = database.number("SELECT count(*) FROM inosec.threat_events").await;
+        database.drop().await?;
+        println!("  {} threat events", matches?);
+        phase.map(Some)
     }
 
     async fn prices(&self, captured: &Captured) -> Result<Vec<Phase>> {

@@ -27,6 +27,8 @@ pub struct Report {
     pub micro: Micro,
     pub rivals: Vec<Phase>,
     pub road: Phase,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ruled: Option<Phase>,
     pub delay: Option<Latency>,
     pub prices: Vec<Phase>,
 }
@@ -66,6 +68,7 @@ impl Report {
             "road_to_raw_lz4_copy": yard.map(|yard| self.road.rate / yard.rate),
             "wal_to_raw_lz4_copy": wal,
             "disk_to_raw_lz4_copy": disk,
+            "road_with_rules_to_road": self.ruled.as_ref().map(|ruled| ruled.rate / self.road.rate),
             "road_to_rivals": rivals.collect::<serde_json::Map<_, _>>(),
         })
     }
@@ -108,7 +111,7 @@ impl Report {
             "| | events/s | of raw lz4 COPY | own CPU µs | PostgreSQL CPU µs | Kafka CPU µs | WAL B | disk B | peak MiB |\n\
              | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
         );
-        let road = std::iter::once(&self.road);
+        let road = std::iter::once(&self.road).chain(&self.ruled);
         for phase in self.raw.iter().chain([&self.consume]).chain(&self.rivals).chain(road) {
             let own = if phase.usage.contender_cpu > 0.0 {
                 phase.usage.contender_cpu
@@ -139,8 +142,13 @@ impl Report {
              first commit to the last, CPU counts from the start of the process. A raw limit is the better of two \
              runs. Rows + dead letters = events was checked after each phase.\n",
         );
-        let phases =
-            self.raw.iter().chain(&self.rivals).chain([&self.consume, &self.road]).chain(&self.prices);
+        let phases = self
+            .raw
+            .iter()
+            .chain(&self.rivals)
+            .chain([&self.consume, &self.road])
+            .chain(&self.ruled)
+            .chain(&self.prices);
         if phases.into_iter().any(|phase| !disturbed(phase).is_empty()) {
             text.push_str("\\* more than 3 % of the machine's CPU went to other processes meanwhile.\n");
         }
@@ -160,6 +168,7 @@ impl Report {
             ("road ≥ 1.0 of one raw COPY as lz4 text (aim 1.3)", "road_to_raw_lz4_copy"),
             ("WAL ≤ 0.3 of it", "wal_to_raw_lz4_copy"),
             ("disk ≤ 0.3 of it", "disk_to_raw_lz4_copy"),
+            ("rules on, of the road without", "road_with_rules_to_road"),
         ] {
             let _ = writeln!(text, "| {asked} | {} |", number(key));
         }

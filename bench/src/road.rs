@@ -1,5 +1,6 @@
 //! The road itself: `inosec run` as a child process, watched through the database it writes to.
 
+use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -26,18 +27,21 @@ pub struct Inosec {
 }
 
 impl Inosec {
-    /// Starts the release binary on this topic and database.
-    pub fn start(topic: &Topic, database: &Database) -> Result<Self> {
+    /// Starts the release binary on this topic and database, with these detection rules.
+    pub fn start(topic: &Topic, database: &Database, rules: &[PathBuf]) -> Result<Self> {
         let binary = binary()?;
         let folder = std::env::temp_dir().join(format!("inosec-bench-{}", uuid::Uuid::new_v4().simple()));
         std::fs::create_dir_all(&folder).at("making a folder")?;
         let config = folder.join("inosec.toml");
         let port = free_port()?;
-        let text = format!(
+        let mut text = format!(
             "[kafka]\nbrokers = {:?}\ngroup = {:?}\n\n[[topics]]\nname = {:?}\nstream = \"agent_logs\"\n\
              tenant = \"header\"\n\n[databases.main]\nurl = {:?}\n\n[metrics]\nlisten = \"127.0.0.1:{port}\"\n",
             topic.brokers, topic.name, topic.name, database.url
         );
+        if !rules.is_empty() {
+            let _ = writeln!(text, "\n[rules]\npaths = {rules:?}");
+        }
         std::fs::write(&config, text).at("writing a configuration")?;
         let log = std::fs::File::create(folder.join("log")).at("making a log")?;
         let mut command = Command::new(&binary);
@@ -203,15 +207,17 @@ pub async fn run(
     parties: &mut Parties,
     events: u64,
     limit: Duration,
+    rules: &[PathBuf],
 ) -> Result<(Inosec, Phase)> {
     database.empty(&[]).await?;
     database.settle().await?;
+    let name = if rules.is_empty() { "inosec, Kafka to hypertable" } else { "inosec, detection rules on" };
     let before = Start::take(database, parties).await?;
-    let mut inosec = Inosec::start(topic, database)?;
+    let mut inosec = Inosec::start(topic, database, rules)?;
     parties.contender = Some(inosec.pid());
     let looks = watch(&mut inosec, database, events, limit).await?;
     let tables = ["inosec.agent_logs", "inosec.raw_blocks"];
-    let mut phase = before.end("inosec, Kafka to hypertable", events, database, parties, &tables).await?;
+    let mut phase = before.end(name, events, database, parties, &tables).await?;
     phase.peak_memory = peak_memory(inosec.pid());
     let rate = commit_rate(&looks, events);
     phase.rate = rate.map(|(rate, _)| rate).at("the road was over at the first look: use more --events")?;
