@@ -1,5 +1,5 @@
-//! Fills `fuzz/corpus` with seeds: records of the shared corpus, blocks sealed of them, and the embedded
-//! descriptions. Without the shared corpus the built-in records have to do.
+//! Fills `fuzz/corpus` with seeds: records of the shared corpus, blocks sealed of them, the embedded
+//! descriptions and our own rules. Without the shared corpus the built-in records have to do.
 //!
 //! Not a target, but shaped like one (`-runs=0`): coverage flags want libFuzzer linked, and without them
 //! every dependency would be built a second time.
@@ -75,6 +75,7 @@ fn seed() -> Outcome<()> {
         let lines = lines(here, file)?;
         for (place, line) in lines.iter().enumerate() {
             write(&corpus, "decode", &format!("{stream}-{place}"), line)?;
+            write(&corpus, "event_json", &format!("{stream}-{place}"), line)?;
             if let Some(record) = record(&catalog, line, high) {
                 write(&corpus, "formats", &format!("{stream}-{place}"), &record)?;
             }
@@ -85,6 +86,7 @@ fn seed() -> Outcome<()> {
             }
         }
     }
+    rules(&here.join("../rules/detection"), &corpus)?;
     write(&corpus, "formats_toml", "small", SMALL.as_bytes())?;
     for folder in ["streams", "formats"] {
         for entry in std::fs::read_dir(here.join("../schemas").join(folder))? {
@@ -92,6 +94,20 @@ fn seed() -> Outcome<()> {
             if let Some(name) = path.file_stem().filter(|_| path.is_file()) {
                 write(&corpus, "formats_toml", &name.to_string_lossy(), &std::fs::read(&path)?)?;
             }
+        }
+    }
+    Ok(())
+}
+
+/// Our own rules, and those that the other target runs: they have a test of every sort.
+fn rules(folder: &Path, corpus: &Path) -> Outcome<()> {
+    write(corpus, "rule_yaml", "detect", include_bytes!("../src/detect.yml"))?;
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            rules(&path, corpus)?;
+        } else if let Some(name) = path.file_stem() {
+            write(corpus, "rule_yaml", &name.to_string_lossy(), &std::fs::read(&path)?)?;
         }
     }
     Ok(())

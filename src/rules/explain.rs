@@ -1,9 +1,12 @@
 //! Why a rule matches an event or doesn't: its selections, and the parts of each, run by themselves.
 
 use std::fmt::{self, Write as _};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use inosec_enrich::sigma::{Atom, Condition, Detection, Expr, NamedSelection, Part, Test};
+use inosec_enrich::sigma::{
+    Atom, Comparison, Condition, Detection, Expr, NamedSelection, Network, Number, Part, Test,
+};
 use inosec_enrich::{Engine, Filter, Rule, RuleId};
 use inosec_ingest::Limits;
 use inosec_schemas::{Catalog, Columns, Value};
@@ -185,10 +188,38 @@ fn asks(test: &Test) -> String {
             shortened(&pattern.parts().iter().map(part).collect::<String>())
         }
         Test::Regex(source) => shortened(&format!("/{source}/")),
-        Test::Field { other, .. } => format!("field {other}"),
-        Test::Exists => "exists".to_owned(),
+        Test::Number(wanted) => number(*wanted),
+        Test::Compare(comparison, with) => format!("{} {}", sign(*comparison), number(*with)),
+        Test::Time(part, comparison, with) => format!("{part:?} {} {}", sign(*comparison), number(*with)),
+        Test::Network(Network::V4(address, mask)) => {
+            format!("{}/{}", Ipv4Addr::from_bits(*address), mask.count_ones())
+        }
+        Test::Network(Network::V6(address, mask)) => {
+            format!("{}/{}", Ipv6Addr::from_bits(*address), mask.count_ones())
+        }
+        Test::Field { other, before, after, .. } => {
+            let any = |any: bool| if any { "*" } else { "" };
+            format!("{}(what {other} holds){}", any(*before), any(*after))
+        }
+        Test::Exists => "that it exists".to_owned(),
         Test::IsNull => "null".to_owned(),
-        other => format!("{other:?}"),
+    }
+}
+
+fn number(number: Number) -> String {
+    match number {
+        Number::Int(number) => number.to_string(),
+        Number::Float(number) => number.to_string(),
+    }
+}
+
+fn sign(comparison: Comparison) -> &'static str {
+    match comparison {
+        Comparison::Less => "<",
+        Comparison::LessOrEqual => "<=",
+        Comparison::Greater => ">",
+        Comparison::GreaterOrEqual => ">=",
+        Comparison::Equal => "=",
     }
 }
 

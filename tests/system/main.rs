@@ -1,4 +1,5 @@
-//! The whole of inosec against real servers. `make test` starts them; a missing one fails its tests.
+//! The whole of inosec against real servers. `make test` starts them; a missing one fails its tests. Rules
+//! and arrows need none.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, clippy::print_stderr)]
 
@@ -10,6 +11,8 @@ mod conservation;
 mod database_faults;
 mod detection;
 mod exactly_once;
+mod rules;
+mod rules_corpus;
 mod streams;
 mod support;
 

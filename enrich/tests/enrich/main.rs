@@ -4,7 +4,6 @@
 
 mod corpus;
 mod oracle;
-mod pack;
 mod properties;
 mod rules;
 mod support;

@@ -17,8 +17,8 @@ pub fn folder() -> Option<PathBuf> {
 
 /// The lines of a corpus file, byte for byte.
 pub fn lines(file: &str) -> Option<Vec<Vec<u8>>> {
-    let compressed = std::fs::read(folder()?.join(file)).unwrap();
-    let plain = zstd::decode_all(&compressed[..]).unwrap();
+    let bytes = std::fs::read(folder()?.join(file)).unwrap();
+    let plain = if file.ends_with(".zst") { zstd::decode_all(&bytes[..]).unwrap() } else { bytes };
     let lines = plain.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     Some(lines.map(<[u8]>::to_vec).collect())
 }
