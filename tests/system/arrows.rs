@@ -11,7 +11,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("inosec-ingest", &["inosec-schemas"]),
     ("inosec-enrich", &["inosec-schemas"]),
     ("inosec-sink", &["inosec-schemas"]),
-    ("inosec", &["inosec-schemas", "inosec-ingest", "inosec-sink"]),
+    ("inosec", &["inosec-schemas", "inosec-ingest", "inosec-enrich", "inosec-sink"]),
     ("inosec-bench", &["inosec", "inosec-schemas", "inosec-ingest", "inosec-sink"]),
 ];
 

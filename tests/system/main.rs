@@ -10,6 +10,7 @@ mod conservation;
 mod database_faults;
 mod detection;
 mod exactly_once;
+mod geo;
 mod streams;
 mod support;
 
