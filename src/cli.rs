@@ -53,7 +53,7 @@ enum Command {
     /// Check the configuration, then that Kafka and the databases can be reached and are ready.
     ///
     /// Exit status: 0 all is well, 2 the configuration has faults, 3 Kafka can't be reached or lacks
-    /// a topic, 4 a database can't be reached, 5 a database isn't migrated.
+    /// a topic, 4 a database can't be reached, 5 a database isn't migrated, 6 a GeoIP database can't be used.
     Check,
     /// Print the effective configuration, secrets redacted.
     Config,

@@ -33,6 +33,8 @@ pub struct Config {
     pub time: Time,
     /// What a message may be.
     pub limits: Limits,
+    /// The databases that say where addresses are.
+    pub geo: Geo,
     /// How long and how much of what can't be stored is kept.
     pub dead_letters: DeadLetters,
     /// Which detection rules there are.
@@ -125,6 +127,18 @@ pub struct Limits {
     pub max_message_bytes: usize,
     /// More deeply nested ones too.
     pub max_depth: usize,
+}
+
+/// The databases that say where addresses are: MaxMind's format, replaced in a running process when
+/// their files change. Without one its columns hold only what messages say themselves.
+#[derive(Debug, Clone)]
+pub struct Geo {
+    /// Says countries; City databases do too.
+    pub country: Option<PathBuf>,
+    /// Says autonomous systems.
+    pub asn: Option<PathBuf>,
+    /// How often the files are looked at.
+    pub reload: Duration,
 }
 
 /// How long and how much of what can't be stored is kept.
@@ -307,6 +321,18 @@ mod tests {
     }
 
     #[test]
+    fn geoip_databases_by_file_or_environment() {
+        let none = parse(SOUND, &[]).expect("sound");
+        assert_eq!((none.geo.country, none.geo.asn, none.geo.reload), (None, None, Duration::from_mins(1)));
+        let text = format!("{SOUND}\n[geo]\ncountry = \"/var/lib/GeoIP/GeoLite2-Country.mmdb\"");
+        let environment = [("INOSEC__GEO__ASN", "asn.mmdb"), ("INOSEC__GEO__RELOAD", "5s")];
+        let printed = parse(&text, &environment).expect("sound").to_toml();
+        let geo = parse(&printed, &[]).expect("what is printed can be read").geo;
+        assert_eq!(geo.country, Some("/var/lib/GeoIP/GeoLite2-Country.mmdb".into()));
+        assert_eq!((geo.asn, geo.reload), (Some("asn.mmdb".into()), Duration::from_secs(5)));
+    }
+
+    #[test]
     fn all_faults_are_reported_at_once() {
         let text = r#"
             surprise = 1
@@ -320,9 +346,22 @@ mod tests {
             [batch]
             max_age = "soon"
             max_rows = 0
+            [geo]
+            reload = "1ms"
+            city = "x"
         "#;
         let faults = parse(text, &[]).expect_err("faulty").0;
-        for part in ["surprise", "brokers", "borkers", "tenant", "max_age", "max_rows", "databases"] {
+        for part in [
+            "surprise",
+            "brokers",
+            "borkers",
+            "tenant",
+            "max_age",
+            "max_rows",
+            "databases",
+            "geo.reload",
+            "city",
+        ] {
             assert!(faults.iter().any(|fault| fault.contains(part)), "{part} is not in {faults:#?}");
         }
     }

@@ -47,6 +47,7 @@ pub fn install_metrics() -> Result<PrometheusHandle, metrics_exporter_prometheus
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS)?
         .install_recorder()?;
     inosec_ingest::metrics::describe();
+    inosec_enrich::metrics::describe();
     inosec_sink::metrics::describe();
     Ok(handle)
 }

@@ -8,14 +8,18 @@
 //!  commands: 1,024
 //! ```
 //!
+//! The geo keeper (task) replaces the GeoIP databases that prepare asks.
+//!
 //! One such road per database; one lane per connection. Stopping cancels the consumer only: it hands
 //! on what it holds, drops its ends of the lanes, and each stage ends after the one before it.
 
 mod detection;
+pub mod geo;
 mod lane;
 mod steward;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,6 +32,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tracing::info;
 
 use self::detection::Detection;
+use crate::cli::chain;
 use crate::config::{Config, Start, TopicConfig};
 use crate::databases;
 use crate::ops::Readiness;
@@ -58,6 +63,19 @@ pub enum Error {
     /// A stream or format description.
     #[error(transparent)]
     Schemas(#[from] inosec_schemas::Error),
+    /// A GeoIP database that can't be used.
+    #[error(
+        "geo.{key}: {}: {why}: put a GeoLite2, GeoIP2 or compatible .mmdb file there, or leave geo.{key} out",
+        path.display()
+    )]
+    Geo {
+        /// The key in `[geo]`.
+        key: &'static str,
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The configuration asks for something that isn't there.
     #[error("{0}")]
     Config(String),
@@ -76,6 +94,7 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Running {
     roads: Vec<Road>,
+    geo: JoinHandle<()>,
 }
 
 /// The road of one database.
@@ -87,6 +106,12 @@ struct Road {
     /// The steward, which ends after the writers; the keeper, the directory's watcher and the rules' keeper,
     /// which don't end.
     attendants: Vec<JoinHandle<()>>,
+}
+
+/// What prepare adds to a database's events.
+struct Additions {
+    geo: geo::Current,
+    detection: Option<(Detection, detection::Keeper)>,
 }
 
 /// Asks the brokers about the configured topics. Blocks.
@@ -106,18 +131,15 @@ pub fn topics_without_kafka(config: &Config, database: &str) -> Result<Vec<Arc<T
 pub async fn redo(config: &Config, database: &str, store: &Arc<Store>) -> Result<Redo, Error> {
     let catalog = Arc::new(databases::catalog(config)?);
     let detection = detection::start(config, database, &catalog, store).await?;
-    Ok(lane::work(
-        config,
-        database,
-        &catalog,
-        Arc::clone(store),
-        detection.as_ref().map(|(shared, _)| shared),
-    ))
+    let geo = geo::Current::load(&config.geo).await?;
+    let detection = detection.as_ref().map(|(shared, _)| shared);
+    Ok(lane::work(config, database, &catalog, Arc::clone(store), geo, detection))
 }
 
 /// Starts the road of every database.
 pub async fn start(config: &Config, readiness: &Readiness) -> Result<Running, Error> {
     let catalog = Arc::new(databases::catalog(config)?);
+    let (keeper, geo) = geo::Keeper::start(&config.geo).await?;
     let asked = config.clone();
     let described = tokio::task::spawn_blocking(move || describe(&asked)).await??;
     let mut roads = Vec::new();
@@ -130,12 +152,13 @@ pub async fn start(config: &Config, readiness: &Readiness) -> Result<Running, Er
         let topics = register(config, name, &catalog, &described, &store).await?;
         info!(database = name, hot_store = store.hot().name(), topics = topics.len(), "starting");
         let detection = detection::start(config, name, &catalog, &store).await?;
-        roads.push(Road::start(config, name, &catalog, store, topics, detection, readiness)?);
+        let additions = Additions { geo: geo.clone(), detection };
+        roads.push(Road::start(config, name, &catalog, store, topics, additions, readiness)?);
     }
     if roads.is_empty() {
         return Err(Error::Config("there is nothing to do: write a [[topics]] entry".to_owned()));
     }
-    Ok(Running { roads })
+    Ok(Running { roads, geo: tokio::spawn(keeper.run()) })
 }
 
 /// Joins what the configuration, the brokers and the database say of a database's topics.
@@ -204,10 +227,11 @@ impl Road {
         catalog: &Arc<Catalog>,
         store: Arc<Store>,
         topics: Vec<Arc<Topic>>,
-        detection: Option<(Detection, detection::Keeper)>,
+        additions: Additions,
         readiness: &Readiness,
     ) -> Result<Self, Error> {
-        let (detection, rules) = detection.unzip();
+        let geo = additions.geo;
+        let (detection, rules) = additions.detection.unzip();
         let (commands, orders) = mpsc::channel(NOTICES);
         let (events, notices) = mpsc::channel(NOTICES);
         let (reports, outcomes) = mpsc::channel(NOTICES);
@@ -216,7 +240,7 @@ impl Road {
         for _ in 0..config.databases[name].writers {
             let (lane, messages) = mpsc::channel(LANE);
             lanes.push(lane);
-            let work = lane::work(config, name, catalog, Arc::clone(&store), detection.as_ref());
+            let work = lane::work(config, name, catalog, Arc::clone(&store), geo.clone(), detection.as_ref());
             lane::spawn(&mut stages, name, &store, work, messages, reports.clone());
         }
         drop(reports);
@@ -290,6 +314,7 @@ impl Running {
         for road in self.roads {
             stopping.spawn(road.stop(drain));
         }
+        self.geo.abort();
         let mut result = Ok(());
         while let Some(stopped) = stopping.join_next().await {
             result = result.and(stopped.unwrap_or_else(|error| Err(Error::Task(error))));

@@ -1,11 +1,13 @@
-//! Detection: Sigma rules in, hits out.
+//! What is added to events: where their addresses are ([`geo`]), and detection, Sigma rules in, hits out.
 //!
 //! Pure: no clock, no I/O. Rule texts are parsed ([`parse`]) and compiled once for all tenants into an
 //! [`Engine`]; a [`Matcher`] carries a batch of events of one [`EventClass`](inosec_schemas::EventClass), as columns, over it and
 //! gives the [`Hit`]s that each tenant's [`Selection`] lets through.
 
 mod detect;
+pub mod geo;
 mod limit;
+pub mod metrics;
 mod ruleset;
 pub mod sigma;
 

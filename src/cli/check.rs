@@ -1,5 +1,8 @@
 //! `inosec check`: would `inosec run` find what it needs?
 
+use std::path::Path;
+
+use inosec_enrich::geo::Subject;
 use serde_json::{Value, json};
 
 use super::{Failure, Output, chain};
@@ -11,6 +14,7 @@ const FAULTY: u8 = 2;
 const KAFKA: u8 = 3;
 const DATABASE: u8 = 4;
 const NOT_MIGRATED: u8 = 5;
+const GEO: u8 = 6;
 
 /// What was looked at, and what was found: a line, or an exit status and what to do.
 type Finding = (String, Result<String, (u8, String)>);
@@ -22,6 +26,11 @@ pub async fn check(config: &Config, output: &Output) -> Result<(), Failure> {
     findings.push(("kafka".to_owned(), kafka(config)));
     for name in config.databases.keys() {
         findings.push((format!("database {name}"), database(config, name).await));
+    }
+    for (subject, path) in [(Subject::Country, &config.geo.country), (Subject::Asn, &config.geo.asn)] {
+        if let Some(path) = path {
+            findings.push((format!("geo {}", subject.name()), geo(subject, path).await));
+        }
     }
     let status = findings.iter().find_map(|(_, found)| found.as_ref().err().map(|(status, _)| *status));
     let line = |(what, found): &Finding| match found {
@@ -65,4 +74,11 @@ async fn database(config: &Config, name: &str) -> Result<String, (u8, String)> {
         Err(error @ inosec_sink::Error::NotMigrated { .. }) => Err((NOT_MIGRATED, chain(&error))),
         Err(error) => Err((DATABASE, chain(&error))),
     }
+}
+
+async fn geo(subject: Subject, path: &Path) -> Result<String, (u8, String)> {
+    let database = pipeline::geo::load(subject, path).await.map_err(|error| (GEO, chain(&error)))?;
+    let built = i64::try_from(database.built()).ok().and_then(|at| jiff::Timestamp::from_second(at).ok());
+    let built = built.map_or_else(|| "an unknown day".to_owned(), |at| at.strftime("%F").to_string());
+    Ok(format!("{}, built {built}, {} ranges of addresses", database.kind(), database.ranges()))
 }

@@ -69,6 +69,13 @@ pub(super) fn to_toml(config: &Config) -> String {
     let limits = &config.limits;
     let _ = writeln!(text, "\n[limits]\nmax_message_bytes = \"{}\"", bytes(limits.max_message_bytes));
     let _ = writeln!(text, "max_depth = {}", limits.max_depth);
+    let geo = &config.geo;
+    let _ = writeln!(text, "\n[geo]\nreload = \"{}\"", Span(geo.reload));
+    for (key, path) in [("country", &geo.country), ("asn", &geo.asn)] {
+        if let Some(path) = path {
+            let _ = writeln!(text, "{key} = {path:?}");
+        }
+    }
     let dead = &config.dead_letters;
     let _ = writeln!(text, "\n[dead_letters]\nretention = \"{}\"", Span(dead.retention));
     let _ = writeln!(text, "quota_per_day = \"{}\"", Bytes(dead.quota_per_day));

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::units::{Bytes, Secret, Span};
-use super::{Batch, Config, Database, DeadLetters, Kafka, Limits, Log, Rules, Time, TopicConfig};
+use super::{Batch, Config, Database, DeadLetters, Geo, Kafka, Limits, Log, Rules, Time, TopicConfig};
 
 /// Sixteen a second of one rule: nobody reads more, and correlation has seen enough.
 const MAX_PER_MINUTE: u32 = 1_000;
@@ -36,6 +36,9 @@ const MAX_MESSAGE: u64 = 4 << 20;
 const MAX_DEPTH: usize = 128;
 const DEAD_LETTER_RETENTION: Duration = Duration::from_hours(30 * 24);
 const DEAD_LETTER_QUOTA: u64 = 256 << 20;
+/// Databases come out twice a week; a look at a file costs microseconds.
+const GEO_RELOAD: Duration = Duration::from_mins(1);
+const GEO_RELOAD_LEAST: Duration = Duration::from_millis(100);
 const DRAIN: Duration = Duration::from_secs(20);
 /// Two connections keep PostgreSQL busy on two cores; more only wait for each other.
 const WRITERS: usize = 2;
@@ -86,6 +89,7 @@ pub(super) struct RawConfig {
     batch: RawBatch,
     time: RawTime,
     limits: RawLimits,
+    geo: RawGeo,
     dead_letters: RawDeadLetters,
     rules: RawRules,
     schemas: RawSchemas,
@@ -167,6 +171,14 @@ struct RawTime {
 struct RawLimits {
     max_message_bytes: Option<Bytes>,
     max_depth: Option<usize>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct RawGeo {
+    country: Option<PathBuf>,
+    asn: Option<PathBuf>,
+    reload: Option<Span>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -255,6 +267,7 @@ impl RawConfig {
                 "batch" => probe::<RawBatch>(key, value, faults),
                 "time" => probe::<RawTime>(key, value, faults),
                 "limits" => probe::<RawLimits>(key, value, faults),
+                "geo" => probe::<RawGeo>(key, value, faults),
                 "dead_letters" => probe::<RawDeadLetters>(key, value, faults),
                 "rules" => probe::<RawRules>(key, value, faults),
                 "schemas" => probe::<RawSchemas>(key, value, faults),
@@ -290,6 +303,7 @@ impl RawConfig {
                 max_message_bytes: size(self.limits.max_message_bytes, MAX_MESSAGE),
                 max_depth: self.limits.max_depth.unwrap_or(MAX_DEPTH),
             },
+            geo: self.geo.check(faults),
             dead_letters: DeadLetters {
                 retention: self.dead_letters.retention.map_or(DEAD_LETTER_RETENTION, |span| span.0),
                 quota_per_day: self.dead_letters.quota_per_day.map_or(DEAD_LETTER_QUOTA, |bytes| bytes.0),
@@ -420,6 +434,16 @@ impl RawBatch {
             faults.push("batch.memory must hold at least one batch of batch.max_bytes".to_owned());
         }
         batch
+    }
+}
+
+impl RawGeo {
+    fn check(self, faults: &mut Vec<String>) -> Geo {
+        let reload = self.reload.map_or(GEO_RELOAD, |span| span.0);
+        if reload < GEO_RELOAD_LEAST {
+            faults.push(format!("geo.reload must be at least {}", Span(GEO_RELOAD_LEAST)));
+        }
+        Geo { country: self.country, asn: self.asn, reload }
     }
 }
 

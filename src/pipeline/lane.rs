@@ -11,8 +11,8 @@ use inosec_sink::{BlockOptions, Redo, SealOptions, Sealed, Store, Writer, Writte
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::Error;
 use super::detection::{Detection, Stage};
+use super::{Error, geo};
 use crate::config::Config;
 use crate::rules;
 
@@ -28,6 +28,7 @@ pub struct Report {
 struct Work {
     store: Arc<Store>,
     tools: Mutex<(Decoder, Option<Stage>)>,
+    geo: geo::Current,
     options: SealOptions,
 }
 
@@ -37,9 +38,10 @@ pub fn work(
     database: &str,
     catalog: &Catalog,
     store: Arc<Store>,
+    geo: geo::Current,
     detection: Option<&Detection>,
 ) -> Redo {
-    let work = Work::new(config, database, catalog, store, detection);
+    let work = Work::new(config, database, catalog, store, geo, detection);
     Arc::new(move |messages, number| work.prepare(messages, number))
 }
 
@@ -49,24 +51,27 @@ impl Work {
         database: &str,
         catalog: &Catalog,
         store: Arc<Store>,
+        geo: geo::Current,
         detection: Option<&Detection>,
     ) -> Self {
         let level = config.databases[database].zstd_level;
         let options = SealOptions { blocks: BlockOptions { level, ..BlockOptions::default() } };
         let decoder = Decoder::new(catalog, rules::limits(config));
-        Self { store, tools: Mutex::new((decoder, detection.map(Detection::stage))), options }
+        Self { store, tools: Mutex::new((decoder, detection.map(Detection::stage))), geo, options }
     }
 
-    /// Messages to what the database takes. CPU work: not for async threads.
+    /// Messages to what the database takes. CPU work: not for async threads. Done again after a GeoIP
+    /// database was replaced, rows are the same but may name another country.
     fn prepare(&self, messages: Messages, number: i64) -> Sealed {
         let directory = self.store.directory();
         let mut tools = self.tools.lock().unwrap_or_else(PoisonError::into_inner);
         let (decoder, detection) = &mut *tools;
-        let batch = match detection {
+        let mut batch = match detection {
             Some(stage) => stage.decode(decoder, messages, &directory),
             None => decoder.decode(messages, &directory, None),
         };
         drop(tools);
+        self.geo.enrich(&mut batch);
         seal(batch, number, &self.options)
     }
 }

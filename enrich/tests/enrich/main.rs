@@ -1,8 +1,10 @@
-//! Detection against a slow evaluator that shares nothing with it, and against what others found.
+//! Detection against a slow evaluator that shares nothing with it, and against what others found; the
+//! places of addresses against the databases' own records.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod corpus;
+mod geo;
 mod oracle;
 mod properties;
 mod rules;
