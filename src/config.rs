@@ -153,7 +153,9 @@ pub struct DeadLetters {
 /// Which detection rules there are.
 #[derive(Debug, Clone, Default)]
 pub struct Rules {
-    /// Files and folders of Sigma rules.
+    /// Whether the pack that the binary carries is on for everyone.
+    pub builtin: bool,
+    /// Files and folders of Sigma rules, on for everyone.
     pub paths: Vec<PathBuf>,
     /// The same, off unless a tenant switches them on.
     pub optional: Vec<PathBuf>,
@@ -167,7 +169,7 @@ impl Rules {
     /// Whether no rules are configured.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.paths.is_empty() && self.optional.is_empty()
+        !self.builtin && self.paths.is_empty() && self.optional.is_empty()
     }
 }
 

@@ -26,7 +26,7 @@ use crate::config::{self, Config};
 pub use evaluator::{Evaluator, Outcome};
 pub use explain::{Explainer, Explanation};
 pub use lint::{NEVER_RUNS, Warning, lint};
-pub use load::load;
+pub use load::{Configured, configured, load};
 pub use measure::{Measured, Sample};
 
 /// Why rules or events could not be read at all.

@@ -3,9 +3,10 @@
 //! Rules come from files, what tenants say of them from a table. A change of either makes a new
 //! [`Ruleset`]; the compiled [`Engine`] is kept as long as no exception changes.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use inosec_schemas::{EventClass, TenantId, TenantRule, derived_id};
 use uuid::Uuid;
 

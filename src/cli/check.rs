@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Failure, Output, chain};
 use crate::config::Config;
-use crate::{databases, pipeline};
+use crate::{databases, pipeline, rules};
 
 /// Exit statuses, part of the outside contract.
 const FAULTY: u8 = 2;
@@ -26,6 +26,9 @@ pub async fn check(config: &Config, output: &Output) -> Result<(), Failure> {
     findings.push(("kafka".to_owned(), kafka(config)));
     for name in config.databases.keys() {
         findings.push((format!("database {name}"), database(config, name).await));
+    }
+    if !config.rules.is_empty() {
+        findings.push(("rules".to_owned(), detection_rules(config)));
     }
     for (subject, path) in [(Subject::Country, &config.geo.country), (Subject::Asn, &config.geo.asn)] {
         if let Some(path) = path {
@@ -74,6 +77,18 @@ async fn database(config: &Config, name: &str) -> Result<String, (u8, String)> {
         Err(error @ inosec_sink::Error::NotMigrated { .. }) => Err((NOT_MIGRATED, chain(&error))),
         Err(error) => Err((DATABASE, chain(&error))),
     }
+}
+
+/// A bad rule is left out and keeps nobody from starting.
+fn detection_rules(config: &Config) -> Result<String, (u8, String)> {
+    let configured = rules::configured(&config.rules, &rules::placeholders(&config.rules));
+    let parsed = configured.map_err(|error| (FAULTY, chain(&error)))?.parsed;
+    let left_out = parsed.problems.iter().filter(|problem| !problem.correlation).count();
+    let filters = parsed.filters.len();
+    Ok(format!(
+        "{} rules, {filters} filters, {left_out} left out (`inosec rules check` says why)",
+        parsed.rules.len()
+    ))
 }
 
 async fn geo(subject: Subject, path: &Path) -> Result<String, (u8, String)> {

@@ -42,7 +42,7 @@ enum Action {
     /// lines such as {"fires": true, "why": "short flag", "event": {…}}, or "raw": "…" for a line of text.
     /// Exit status 0: everything behaves.
     Test(test::Args),
-    /// List rules: id, level, title, log source and file.
+    /// List rules: id, level, title, log source and file; of a tenant, which it has.
     List(list::Args),
 }
 
@@ -50,7 +50,7 @@ enum Action {
 #[derive(Debug, clap::Args)]
 struct Paths {
     /// Rules: YAML files, folders of them, or JSON lines with the text as member `yaml` or `rule` (.jsonl,
-    /// .ndjson, .json; all also as .zst). Default: [rules] paths of the configuration.
+    /// .ndjson, .json; all also as .zst). Default: what [rules] of the configuration says.
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
 }
@@ -61,18 +61,27 @@ pub fn rules(args: &Args, config: &Config, output: &Output) -> Result<(), Failur
         Action::Check(args) => check::check(args, config, output),
         Action::Eval(args) => eval::eval(args, config, output),
         Action::Test(args) => test::test(args, config, output),
-        Action::List(args) => list::list(args, config, output),
+        Action::List(args) => super::block_on(list::list(args, config, output)),
     }
 }
 
 /// The rules at the paths given, or at those configured.
 fn load(given: &[PathBuf], config: &Config) -> Result<Parsed, Failure> {
-    let paths = if given.is_empty() { &config.rules.paths } else { given };
-    if paths.is_empty() {
-        let text = "no rules: give the paths of rule files or folders, or [rules] paths in the configuration";
+    let placeholders = rules::placeholders(&config.rules);
+    if !given.is_empty() {
+        return Ok(rules::load(given, &placeholders)?);
+    }
+    Ok(configured(config)?.parsed)
+}
+
+/// The rules that are configured, of which there must be some.
+fn configured(config: &Config) -> Result<rules::Configured, Failure> {
+    if config.rules.is_empty() {
+        let text = "no rules: give the paths of rule files or folders, or [rules] paths or builtin = true in \
+            the configuration";
         return Err(Failure::new(text));
     }
-    Ok(rules::load(paths, &rules::placeholders(&config.rules))?)
+    Ok(rules::configured(&config.rules, &rules::placeholders(&config.rules))?)
 }
 
 /// The formats, embedded and configured.

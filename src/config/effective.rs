@@ -100,7 +100,12 @@ fn rules(config: &Config, text: &mut String) {
     let list = |paths: &[std::path::PathBuf]| {
         toml::Value::from(paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>())
     };
-    let _ = writeln!(text, "\n[rules]\npaths = {}", list(&config.rules.paths));
+    let _ = writeln!(
+        text,
+        "\n[rules]\nbuiltin = {}\npaths = {}",
+        config.rules.builtin,
+        list(&config.rules.paths)
+    );
     let _ = writeln!(text, "optional = {}", list(&config.rules.optional));
     let _ = writeln!(text, "max_per_minute = {}", config.rules.max_per_minute);
     let table: toml::Table = config

@@ -191,6 +191,7 @@ struct RawDeadLetters {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct RawRules {
+    builtin: bool,
     paths: Vec<PathBuf>,
     optional: Vec<PathBuf>,
     max_per_minute: Option<u32>,
@@ -415,7 +416,13 @@ impl RawRules {
         if !(1..=MOST_PER_MINUTE).contains(&max_per_minute) {
             faults.push(format!("rules.max_per_minute: between 1 and {MOST_PER_MINUTE}"));
         }
-        Rules { paths: self.paths, optional: self.optional, max_per_minute, placeholders: self.placeholders }
+        Rules {
+            builtin: self.builtin,
+            paths: self.paths,
+            optional: self.optional,
+            max_per_minute,
+            placeholders: self.placeholders,
+        }
     }
 }
 

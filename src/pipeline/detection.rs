@@ -72,14 +72,9 @@ pub async fn start(
 /// The configured files. A bad rule is named and left out.
 fn read(config: &Config) -> Result<RuleFiles, Error> {
     let placeholders = rules::placeholders(&config.rules);
-    let of = |error: rules::Error| Error::Config(format!("[rules] {error}"));
-    let mut parsed = rules::load(&config.rules.paths, &placeholders).map_err(of)?;
-    let everyone = parsed.rules.len();
-    // Read together: an id is one rule, whichever list its path is on.
-    let all: Vec<_> = config.rules.paths.iter().chain(&config.rules.optional).cloned().collect();
-    if !config.rules.optional.is_empty() {
-        parsed = rules::load(&all, &placeholders).map_err(of)?;
-    }
+    let configured = rules::configured(&config.rules, &placeholders);
+    let rules::Configured { parsed, optional } =
+        configured.map_err(|error| Error::Config(format!("[rules] {error}")))?;
     let problems = parsed.problems.iter().filter(|problem| !problem.correlation);
     for problem in problems.clone() {
         warn!(%problem, "a rule is left out");
@@ -90,7 +85,6 @@ fn read(config: &Config) -> Result<RuleFiles, Error> {
         left_out = problems.count(),
         "rules read"
     );
-    let optional = parsed.rules[everyone..].iter().map(|rule| rule.id.clone()).collect();
     Ok(RuleFiles { rules: parsed.rules, filters: parsed.filters, optional, placeholders })
 }
 

@@ -8,6 +8,7 @@ use inosec_enrich::{Parsed, Placeholders, Problem};
 use serde_json::Value;
 
 use super::Error;
+use crate::config;
 
 /// The members of a JSON line that may name the rule's file, best first.
 const NAMES: [&str; 4] = ["path", "rule_path", "file", "id"];
@@ -27,22 +28,43 @@ enum Kind {
 /// # Errors
 /// A path that can't be read, or is a file of another kind.
 pub fn load(paths: &[PathBuf], placeholders: &Placeholders) -> Result<Parsed, Error> {
-    let mut files = Vec::new();
-    let mut seen = HashSet::new();
-    for path in paths {
-        let metadata = fs::metadata(path).map_err(Error::path(path))?;
-        if metadata.is_dir() {
-            walk(path, &mut seen, &mut files)?;
-        } else if let Some(kind) = kind(path) {
-            if seen.insert(path.canonicalize().map_err(Error::path(path))?) {
-                files.push((path.clone(), kind));
-            }
-        } else {
-            return Err(Error::Kind(path.clone()));
-        }
-    }
+    let files = find(paths, &mut HashSet::new())?;
     let mut parsed = Parsed::default();
-    for (path, kind) in &files {
+    add(&files, placeholders, &mut parsed)?;
+    Ok(parsed)
+}
+
+/// The pack that the binary carries: file and text.
+const PACK: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/pack.rs"));
+
+/// What the configuration says.
+#[derive(Debug, Default)]
+pub struct Configured {
+    /// All rules and filters.
+    pub parsed: Parsed,
+    /// The ids of rules that are off unless a tenant switches them on.
+    pub optional: HashSet<String>,
+}
+
+/// Reads the configured rules. Of two with one id the first counts: the binary's pack, `paths`, `optional`.
+///
+/// # Errors
+/// As [`load`].
+pub fn configured(rules: &config::Rules, placeholders: &Placeholders) -> Result<Configured, Error> {
+    let mut parsed = Parsed::default();
+    for (file, text) in PACK.iter().filter(|_| rules.builtin) {
+        parsed.add(file, text, placeholders);
+    }
+    let mut seen = HashSet::new();
+    add(&find(&rules.paths, &mut seen)?, placeholders, &mut parsed)?;
+    let everyone = parsed.rules.len();
+    add(&find(&rules.optional, &mut seen)?, placeholders, &mut parsed)?;
+    let optional = parsed.rules[everyone..].iter().map(|rule| rule.id.clone()).collect();
+    Ok(Configured { parsed, optional })
+}
+
+fn add(files: &[(PathBuf, Kind)], placeholders: &Placeholders, parsed: &mut Parsed) -> Result<(), Error> {
+    for (path, kind) in files {
         let text = read(path).map_err(Error::path(path))?;
         let file = path.display().to_string();
         let Ok(text) = String::from_utf8(text) else {
@@ -51,10 +73,28 @@ pub fn load(paths: &[PathBuf], placeholders: &Placeholders) -> Result<Parsed, Er
         };
         match kind {
             Kind::Yaml => parsed.add(&file, &text, placeholders),
-            Kind::JsonLines => json_lines(&file, &text, placeholders, &mut parsed),
+            Kind::JsonLines => json_lines(&file, &text, placeholders, parsed),
         }
     }
-    Ok(parsed)
+    Ok(())
+}
+
+/// The files at the paths; none that was seen before.
+fn find(paths: &[PathBuf], seen: &mut HashSet<PathBuf>) -> Result<Vec<(PathBuf, Kind)>, Error> {
+    let mut files = Vec::new();
+    for path in paths {
+        let metadata = fs::metadata(path).map_err(Error::path(path))?;
+        if metadata.is_dir() {
+            walk(path, seen, &mut files)?;
+        } else if let Some(kind) = kind(path) {
+            if seen.insert(path.canonicalize().map_err(Error::path(path))?) {
+                files.push((path.clone(), kind));
+            }
+        } else {
+            return Err(Error::Kind(path.clone()));
+        }
+    }
+    Ok(files)
 }
 
 /// Collects the YAML files below a folder. What was seen already ends loops of symbolic links.

@@ -13,7 +13,7 @@ const ROOT: usize = 0;
 const TEXT: &str = "#text";
 
 /// A field that is wanted, and how good the place is where it was found; lower wins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Wish {
     field: FieldId,
     rank: u16,
@@ -91,11 +91,13 @@ impl Paths {
     }
 }
 
-/// Walks records; keeps its buffer between them.
+/// Walks records; keeps its buffers between them.
 #[derive(Debug, Default)]
 pub(crate) struct Walk {
     /// What was found, in document order.
     found: Vec<(Wish, Kept)>,
+    /// By field: the best of what was found in this record; a null elsewhere doesn't count.
+    best: Vec<Option<(bool, u16)>>,
 }
 
 /// One record being walked.
@@ -151,19 +153,26 @@ impl Walk {
         self.settle(rows);
     }
 
-    /// Keeps of each field what was found in its best place; a null elsewhere doesn't count.
+    /// Keeps of each field what was found in its best place, all values of it, nulls in an array too.
     fn settle(&mut self, rows: &mut ClassRows) {
-        self.found.sort_by_key(|(wish, kept)| (wish.field, *kept == Kept::Null, wish.rank));
-        let mut best: Option<(Wish, bool)> = None;
-        for (wish, kept) in self.found.drain(..) {
-            let null = kept == Kept::Null;
-            if best.is_none_or(|(best, _)| best.field != wish.field) {
-                best = Some((wish, null));
+        let Self { found, best } = self;
+        for (wish, kept) in found.iter() {
+            let field = wish.field.index();
+            if best.len() <= field {
+                best.resize(field + 1, None);
             }
-            // Of one place all values count, nulls in an array too.
-            if best.is_some_and(|(best, _)| best.rank == wish.rank) {
-                rows.push(Some(wish.field), kept);
+            let this = (*kept == Kept::Null, wish.rank);
+            if best[field].is_none_or(|best| this < best) {
+                best[field] = Some(this);
             }
+        }
+        for (wish, kept) in found.iter() {
+            if best[wish.field.index()].is_some_and(|(_, rank)| rank == wish.rank) {
+                rows.push(Some(wish.field), kept.clone());
+            }
+        }
+        for (wish, _) in found.drain(..) {
+            best[wish.field.index()] = None;
         }
     }
 }

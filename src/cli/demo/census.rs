@@ -56,6 +56,8 @@ pub struct Census {
     pub foreign: u64,
     /// Threat events made of detections among agents' events.
     pub derived: u64,
+    /// What our rules found: severity, title, how often.
+    pub detected: Vec<(i16, String, u64)>,
     /// Rows of `agent_logs` whose place in Kafka another row has too.
     pub repeated: u64,
     /// What `event_counts` says.
@@ -72,6 +74,11 @@ impl Census {
     /// Rows of `agent_logs`.
     pub fn agent_logs(&self) -> u64 {
         self.tenants.iter().map(|(_, _, rows, _, _)| rows).sum()
+    }
+
+    /// Threat events of our rules.
+    pub fn detections(&self) -> u64 {
+        self.detected.iter().map(|(_, _, count)| count).sum()
     }
 
     /// Dead letters.
@@ -140,6 +147,7 @@ impl Observer {
                 .await?,
             foreign: self.threats("NOT EXISTS").await?,
             derived: self.threats("EXISTS").await?,
+            detected: self.detected().await?,
             repeated: self
                 .number(
                     "SELECT count(*) - count(DISTINCT (kafka_topic_id, kafka_partition, kafka_offset)) \
@@ -188,10 +196,17 @@ impl Observer {
 
     async fn threats(&self, of_agents: &str) -> Result<u64, Failure> {
         let sql = format!(
-            "SELECT count(*) FROM inosec.threat_events AS t WHERE {of_agents} \
+            "SELECT count(*) FROM inosec.threat_events AS t WHERE source <> 'inosec' AND {of_agents} \
              (SELECT FROM inosec.agent_logs AS a WHERE a.tenant_id = t.tenant_id AND a.event_id = t.event_id)"
         );
         self.number(&sql).await
+    }
+
+    async fn detected(&self) -> Result<Vec<(i16, String, u64)>, Failure> {
+        let sql = "SELECT severity_id, signature, count(*) FROM inosec.threat_events WHERE source = 'inosec'
+            GROUP BY 1, 2 ORDER BY 1 DESC, 3 DESC, 2";
+        let rows = self.client.query(sql, &[]).await?;
+        Ok(rows.iter().map(|row| (row.get(0), row.get(1), positive(row.get(2)))).collect())
     }
 
     /// Reads every message back.

@@ -192,7 +192,7 @@ fn config_text(brokers: &str, url: &str) -> String {
             write!(text, "\n[[topics]]\nname = \"{topic}\"\nstream = \"{stream}\"\ntenant = \"{tenant}\"\n");
     }
     let _ = write!(text, "\n[databases.main]\nurl = \"{url}\"\nhot_store = \"postgres\"\n");
-    let _ = write!(text, "\n[limits]\nmax_message_bytes = \"{MAX_MESSAGE}\"\n");
+    let _ = write!(text, "\n[rules]\nbuiltin = true\n\n[limits]\nmax_message_bytes = \"{MAX_MESSAGE}\"\n");
     text
 }
 

@@ -12,6 +12,9 @@ use super::screen::grouped;
 use super::stage::Place;
 use crate::day::Fate;
 
+/// Titles of detections that are shown, the gravest first.
+const DETECTIONS: usize = 12;
+
 /// How the play went.
 #[derive(Debug)]
 pub struct Course {
@@ -77,7 +80,7 @@ impl Summary {
             check("rows of agent_logs that are there twice (by Kafka offset)", 0, census.repeated),
             check(
                 "rows counted by the hour = rows",
-                census.agent_logs() + census.foreign + census.derived,
+                census.agent_logs() + census.foreign + census.derived + census.detections(),
                 census.counted,
             ),
         ];
@@ -116,6 +119,7 @@ impl Summary {
     pub fn text(&self) -> String {
         let mut text = String::new();
         self.stored(&mut text);
+        self.detected(&mut text);
         self.rejected(&mut text);
         self.promise(&mut text);
         self.speed(&mut text);
@@ -144,6 +148,19 @@ impl Summary {
             raw / 1_000_000,
             blocks / 1_000_000
         );
+    }
+
+    fn detected(&self, text: &mut String) {
+        let _ = writeln!(text, "\nDETECTED by the rules in the binary (`inosec rules list`)");
+        let detected = &self.census.detected;
+        for (severity, title, count) in detected.iter().take(DETECTIONS) {
+            let _ = writeln!(text, "  {:>6}  {:<8}  {title:.80}", grouped(*count), severity_name(*severity));
+        }
+        match detected.len().saturating_sub(DETECTIONS) {
+            0 if detected.is_empty() => text.push_str("  nothing\n"),
+            0 => {}
+            more => drop(writeln!(text, "  and {more} more titles")),
+        }
     }
 
     fn rejected(&self, text: &mut String) {
@@ -232,9 +249,10 @@ impl Summary {
             "passed": self.passed(),
             "sent": self.ledger.sent,
             "bytes": self.ledger.bytes,
-            "rows": { "agent_logs": census.agent_logs(), "threat_events": census.foreign + census.derived, "dead_letters": census.dead_letters() },
+            "rows": { "agent_logs": census.agent_logs(), "threat_events": census.foreign + census.derived + census.detections(), "dead_letters": census.dead_letters() },
             "repeats_dropped": course.delays.duplicates,
             "tenants": census.tenants.iter().map(tenant).collect::<Vec<_>>(),
+            "detections": census.detected.iter().map(|(severity, title, count)| json!({ "severity_id": severity, "title": title, "count": count })).collect::<Vec<_>>(),
             "dead_letters": census.letters.iter().map(letter).collect::<Vec<_>>(),
             "formats": census.formats.iter().map(|(name, count)| json!({ "format": name, "rows": count })).collect::<Vec<_>>(),
             "messages_in_blocks": census.in_blocks,
@@ -247,6 +265,18 @@ impl Summary {
             "database": self.place.stays.then_some(&self.place.database),
             "metrics": self.place.stays.then_some(&self.place.metrics),
         })
+    }
+}
+
+fn severity_name(severity: i16) -> &'static str {
+    match severity {
+        1 => "info",
+        2 => "low",
+        3 => "medium",
+        4 => "high",
+        5 => "critical",
+        6 => "fatal",
+        _ => "unknown",
     }
 }
 

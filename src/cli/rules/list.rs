@@ -1,20 +1,33 @@
 //! `inosec rules list`.
 
-use inosec_enrich::{Level, Rule};
+use std::collections::HashMap;
+
+use inosec_enrich::Rule;
+use inosec_schemas::{TenantId, TenantRule};
 use serde_json::{Value, json};
 
 use super::super::{Failure, Output};
 use super::Paths;
 use crate::config::Config;
+use crate::databases;
 use crate::rules::logsource;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     rules: Paths,
+    /// Say of each configured rule whether this tenant has it.
+    #[arg(long, value_name = "UUID", conflicts_with = "paths")]
+    tenant: Option<TenantId>,
+    /// Where the tenant's choices are.
+    #[arg(long, default_value = "main", requires = "tenant")]
+    database: String,
 }
 
-pub fn list(args: &Args, config: &Config, output: &Output) -> Result<(), Failure> {
+pub async fn list(args: &Args, config: &Config, output: &Output) -> Result<(), Failure> {
+    if let Some(tenant) = args.tenant {
+        return of_tenant(tenant, &args.database, config, output).await;
+    }
     let parsed = super::load(&args.rules.paths, config)?;
     super::tell_left_out(&parsed, output);
     let rows: Vec<Vec<Value>> = parsed.rules.iter().map(row).collect();
@@ -22,13 +35,34 @@ pub fn list(args: &Args, config: &Config, output: &Output) -> Result<(), Failure
 }
 
 fn row(rule: &Rule) -> Vec<Value> {
-    let level = match rule.level {
-        Level::Informational => "informational",
-        Level::Low => "low",
-        Level::Medium => "medium",
-        Level::High => "high",
-        Level::Critical => "critical",
-    };
     let file = format!("{}:{}", rule.origin.0, rule.origin.1);
-    vec![json!(rule.id), json!(level), json!(rule.title), json!(logsource(&rule.logsource)), json!(file)]
+    let logsource = logsource(&rule.logsource);
+    vec![json!(rule.id), json!(rule.level.name()), json!(rule.title), json!(logsource), json!(file)]
+}
+
+async fn of_tenant(
+    tenant: TenantId,
+    database: &str,
+    config: &Config,
+    output: &Output,
+) -> Result<(), Failure> {
+    let configured = super::configured(config)?;
+    super::tell_left_out(&configured.parsed, output);
+    let store = databases::connect(config, database).await.map_err(Failure::new)?;
+    if !store.directory().tenants.contains_key(&tenant) {
+        return Err(Failure::new(format!("there is no tenant {tenant}: see `inosec tenant list`")));
+    }
+    let said = store.tenant_rules().await?.rules;
+    let said: HashMap<&str, &TenantRule> =
+        said.iter().filter(|rule| rule.tenant == tenant).map(|rule| (rule.rule_id.as_str(), rule)).collect();
+    let rows = configured.parsed.rules.iter().map(|rule| {
+        let own = said.get(rule.id.as_str());
+        let enabled = own.map_or(!configured.optional.contains(&rule.id), |own| own.enabled);
+        let exception = own.and_then(|own| own.exception.as_deref());
+        let mut row = row(rule);
+        row.splice(1..1, [json!(enabled), json!(exception)]);
+        row
+    });
+    let rows: Vec<Vec<Value>> = rows.collect();
+    output.table(&["id", "enabled", "exception", "level", "title", "logsource", "file"], &rows)
 }
