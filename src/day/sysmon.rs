@@ -118,6 +118,8 @@ pub fn network(scene: &mut Scene<'_>) -> &'static Kind {
     &NETWORK
 }
 
+const DOTNET_HOST: &str = r"C:\Windows\System32\WindowsPowerShell\v1.0\powershell.exe";
+
 /// Sysmon 7.
 pub fn image_load(scene: &mut Scene<'_>) -> &'static Kind {
     let at = scene.random.below(MODULES.len());
@@ -125,7 +127,10 @@ pub fn image_load(scene: &mut Scene<'_>) -> &'static Kind {
     begin(scene);
     process(scene, "ProcessGuid", "ProcessId");
     let fields = &mut *scene.fields;
-    fields.text("Image", scene.random.one(PROGRAMS).path);
+    // Assemblies compiled ahead of time are the unsigned ones, and .NET's hosts load them.
+    let signed = !module.contains("NativeImages");
+    let image = scene.random.one(PROGRAMS).path;
+    fields.text("Image", if signed { image } else { DOTNET_HOST });
     fields.text("ImageLoaded", module);
     fields.text("FileVersion", "10.0.19041.1 (WinBuild.160101.0800)");
     fields.text("Description", description);
@@ -133,7 +138,6 @@ pub fn image_load(scene: &mut Scene<'_>) -> &'static Kind {
     fields.text("Company", "Microsoft Corporation");
     fields.text("OriginalFileName", module.rsplit('\\').next().unwrap_or("-"));
     fields.text("Hashes", &scene.world.module_hashes[at]);
-    let signed = !module.contains("NativeImages");
     fields.text("Signed", if signed { "true" } else { "false" });
     fields.text("Signature", if signed { "Microsoft Windows" } else { "-" });
     fields.text("SignatureStatus", if signed { "Valid" } else { "Unavailable" });

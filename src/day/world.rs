@@ -209,6 +209,10 @@ fn stack(random: &mut Random) -> String {
     let mut text = format!(r"C:\Windows\SYSTEM32\ntdll.dll+{:x}", random.between(0x9_0000, 0xa_0000));
     for _ in 0..random.between(8, 30) {
         let (module, _) = random.one(MODULES);
+        // Nobody in the ordinary day writes memory dumps.
+        if module.ends_with("dbghelp.dll") {
+            continue;
+        }
         text.push_str(&format!("|{module}+{:x}", random.between(0x1000, 0x12_0000)));
     }
     text
