@@ -6,7 +6,8 @@ use inosec_schemas::{FieldId, FieldNames, Wanted};
 
 use super::engine::{FilterId, RuleId, number};
 use super::expr::{Atom, Expr, Test};
-use super::program::{Node, NodeId, Program, Reference};
+use super::program::{Node, NodeId, Program};
+use super::reference::Reference;
 use super::rule::{Filter, Rule};
 use super::scanner::{AtomId, Scanner};
 use super::witness::{frequency, witness};

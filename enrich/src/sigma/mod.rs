@@ -22,6 +22,7 @@ mod network;
 mod number;
 mod pattern;
 mod program;
+mod reference;
 mod regexes;
 mod rule;
 mod scanner;

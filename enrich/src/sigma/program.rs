@@ -1,10 +1,10 @@
 //! The compiled rules of one class: conditions as flat nodes over numbered tests.
 
 use hashbrown::HashMap;
-use inosec_schemas::{Cell, Columns, FieldId, Value, Wanted};
+use inosec_schemas::{Columns, FieldId, Wanted};
 
 use super::engine::{FilterId, RuleId};
-use super::fold::{fold, fold_char};
+use super::reference::Reference;
 use super::scanner::{AtomId, Scanner};
 
 /// A node's number.
@@ -23,21 +23,6 @@ pub enum Node {
     Atom(AtomId),
     /// One of [`Program::references`].
     Reference(u32),
-}
-
-/// A comparison of two fields of the same event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reference {
-    /// The field.
-    pub field: FieldId,
-    /// What it is compared with.
-    pub other: FieldId,
-    /// Whether text may stand before it.
-    pub before: bool,
-    /// Whether text may stand after it.
-    pub after: bool,
-    /// Whether case counts.
-    pub cased: bool,
 }
 
 /// A set of tests that passed; one bit each.
@@ -138,39 +123,12 @@ impl Program {
             Node::And(start, end) => (start..end).all(|child| self.holds(child, row)),
             Node::Or(start, end) => (start..end).any(|child| self.holds(child, row)),
             Node::Not(child) => !self.holds(child, row),
-            Node::Reference(reference) => self.references[reference as usize].holds(row),
+            Node::Reference(reference) => self.references[reference as usize].holds(row.columns, row.row),
         }
     }
 
     /// Whether a filter's condition holds; filters of other classes always do.
     pub fn filter_holds(&self, filter: FilterId, row: Row<'_>) -> bool {
         self.filters.get(&filter).is_none_or(|node| self.holds(*node, row))
-    }
-}
-
-impl Reference {
-    fn holds(self, row: Row<'_>) -> bool {
-        let others = row.columns.cells(self.other, row.row);
-        let fields = row.columns.cells(self.field, row.row);
-        fields.iter().any(|cell| others.iter().any(|other| self.agree(cell, other)))
-    }
-
-    fn agree(self, cell: &Cell<'_>, other: &Cell<'_>) -> bool {
-        let (Value::Text(text), Value::Text(other)) = (cell.value, other.value) else { return false };
-        match (self.before, self.after, self.cased) {
-            (false, false, true) => text == other,
-            (false, false, false) => text.chars().map(fold_char).eq(other.chars().map(fold_char)),
-            (.., true) => self.found(text, other),
-            (.., false) => self.found(&fold(text), &fold(other)),
-        }
-    }
-
-    fn found(self, text: &str, other: &str) -> bool {
-        match (self.before, self.after) {
-            (true, true) => text.contains(other),
-            (true, false) => text.ends_with(other),
-            (false, true) => text.starts_with(other),
-            (false, false) => text == other,
-        }
     }
 }
