@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use inosec::day::{Day, Fate, Feed, Options as DayOptions};
 use inosec_schemas::{Directory, Tenant, TenantId, TenantStatus, Tier};
@@ -119,10 +119,21 @@ impl Corpus {
     }
 }
 
-fn path() -> PathBuf {
+/// The corpus' folder, or its file of events.
+fn given() -> PathBuf {
     let beside = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
-    let given = std::env::var_os("INOSEC_CORPUS").map_or_else(beside, PathBuf::from);
+    std::env::var_os("INOSEC_CORPUS").map_or_else(beside, PathBuf::from)
+}
+
+fn path() -> PathBuf {
+    let given = given();
     if given.is_dir() { given.join(FILE) } else { given }
+}
+
+/// Where the other files of the corpus lie.
+pub fn folder() -> PathBuf {
+    let given = given();
+    if given.is_dir() { given } else { given.parent().map(Path::to_path_buf).unwrap_or_default() }
 }
 
 struct Line {

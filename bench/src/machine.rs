@@ -80,6 +80,13 @@ impl Machine {
     }
 }
 
+/// The machine alone, for runs without servers.
+pub fn host() -> String {
+    let processor = line("/proc/cpuinfo", "model name").unwrap_or_default();
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    format!("{} × {processor}, {:.0} GiB, Linux {}", cores(), memory(), kernel.trim())
+}
+
 /// Today, UTC.
 pub fn inosec_date() -> String {
     jiff::Timestamp::from_microsecond(inosec::databases::now())
@@ -107,7 +114,8 @@ fn kafka_version(pid: u32) -> Option<String> {
     Some(tail.chars().take_while(|next| next.is_ascii_digit() || *next == '.').collect())
 }
 
-fn revision() -> String {
+/// The commit, with `+` if files were changed since.
+pub fn revision() -> String {
     let git = |arguments: &[&str]| {
         let output =
             Command::new("git").args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).output().ok()?;

@@ -5,6 +5,7 @@ mod blocks;
 mod copyform;
 mod corpus;
 mod deck;
+mod detect;
 mod e2e;
 mod error;
 mod kafka;
@@ -36,6 +37,8 @@ enum Command {
     Decode(micro::Args),
     /// Seal, compress and encode, one thread, without servers (the same run as `decode`)
     Encode(micro::Args),
+    /// Sigma rules over events, one thread, beside rsigma (feature `rsigma`); writes bench/runs/
+    Detect(detect::Args),
     /// Raw blocks by size, order and level, on a real server; writes bench/runs/
     Blocks(blocks::Args),
     /// Kafka to hot store on real servers, beside the raw limits; writes bench/runs/
@@ -53,6 +56,7 @@ fn main() -> Result<()> {
             }
             Ok(())
         }
+        Command::Detect(args) => detect::run(&args),
         Command::Blocks(args) => runtime()?.block_on(blocks::run(args)),
         Command::E2e(args) => runtime()?.block_on(e2e::run(args)),
     }

@@ -111,8 +111,17 @@ pub fn cores() -> usize {
 
 /// The resident memory's peak of a process, in bytes.
 pub fn peak_memory(pid: u32) -> Option<u64> {
+    memory(pid, "VmHWM:")
+}
+
+/// This process' resident memory, in bytes.
+pub fn resident() -> u64 {
+    memory(std::process::id(), "VmRSS:").unwrap_or_default()
+}
+
+fn memory(pid: u32, key: &str) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let line = status.lines().find(|line| line.starts_with(key))?;
     line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
 }
 

@@ -11,16 +11,27 @@ use regex_syntax::hir::{ClassUnicode, ClassUnicodeRange};
 /// Folded characters beyond ASCII; about 2,800 of them.
 static TABLE: LazyLock<HashMap<char, char, foldhash::fast::RandomState>> = LazyLock::new(table);
 
-/// Appends the folded text to `into`.
+/// Appends the folded text to `into`. One ® among the letters of a file's description must not make the
+/// others cost more: runs of ASCII are folded as a whole.
 pub fn fold_into(text: &str, into: &mut String) {
+    if text.is_ascii() {
+        return fold_ascii(text, into);
+    }
+    let mut rest = text;
+    while let Some(run) = rest.bytes().position(|byte| !byte.is_ascii()) {
+        let (ascii, other) = rest.split_at(run);
+        fold_ascii(ascii, into);
+        let mut characters = other.chars();
+        into.extend(characters.next().map(fold_char));
+        rest = characters.as_str();
+    }
+    fold_ascii(rest, into);
+}
+
+fn fold_ascii(text: &str, into: &mut String) {
     let start = into.len();
     into.push_str(text);
-    if text.is_ascii() {
-        into[start..].make_ascii_lowercase();
-        return;
-    }
-    into.truncate(start);
-    into.extend(text.chars().map(fold_char));
+    into[start..].make_ascii_lowercase();
 }
 
 /// The folded text.
@@ -74,6 +85,8 @@ mod tests {
         assert_ne!(fold("ß"), fold("ss"));
         assert_ne!(fold("İ"), fold("i"));
         assert_eq!(fold("ДОБРО"), fold("добро"));
+        assert_eq!(fold("Microsoft® WINDOWS®"), "microsoft® windows®");
+        assert_eq!(fold("©ÄX©"), fold("©äx©"));
     }
 
     #[test]

@@ -247,6 +247,7 @@ impl Literals {
             ..TextSet::default()
         };
         for (text, action) in self.exact {
+            set.longest_exact = set.longest_exact.max(text.len());
             set.exact.entry(text.into_boxed_str()).or_default().push(action);
         }
         set
@@ -257,6 +258,8 @@ impl Literals {
 #[derive(Debug, Default)]
 struct TextSet {
     exact: HashMap<Box<str>, Vec<Action>, foldhash::fast::RandomState>,
+    /// Longer texts are not even hashed.
+    longest_exact: usize,
     prefixes: Trie<Action>,
     suffixes: Trie<Action>,
     contained: Finder<Action>,
@@ -271,6 +274,7 @@ impl TextSet {
 
     fn find(&self, text: &str, found: &mut impl FnMut(Action)) {
         if !self.exact.is_empty()
+            && text.len() <= self.longest_exact
             && let Some(actions) = self.exact.get(text)
         {
             actions.iter().for_each(|action| found(*action));
