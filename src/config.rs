@@ -5,6 +5,7 @@
 
 mod effective;
 mod raw;
+mod raw_enrich;
 mod units;
 
 use std::collections::BTreeMap;

@@ -205,3 +205,93 @@ fn technique(tag: &str) -> Option<String> {
     (plausible && digits.chars().all(|each| each.is_ascii_digit() || each == '.'))
         .then(|| format!("T{digits}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::sigma::parse;
+
+    use super::*;
+
+    const RULES: &str = "
+title: One
+id: one
+tags: [attack.execution, attack.t1059.001, attack.s0154, cve.2026.1]
+logsource: {product: windows}
+detection: {a: {f: v}, condition: a}
+level: critical
+---
+title: Other
+id: other
+logsource: {product: windows}
+detection: {a: {f: v}, condition: a}
+---
+title: Known good
+id: good
+logsource: {product: windows}
+filter: {rules: any, a: {g: v}, condition: not a}
+";
+
+    fn ruleset(tenant_rules: &[TenantRule], before: Option<&Ruleset>) -> Ruleset {
+        let parsed = parse("rules.yml", RULES, &Placeholders::default());
+        assert!(parsed.problems.is_empty(), "{:?}", parsed.problems);
+        let files = RuleFiles {
+            rules: parsed.rules,
+            filters: parsed.filters,
+            optional: HashSet::from(["other".to_owned()]),
+            placeholders: Placeholders::default(),
+        };
+        let classes = [EventClass::triple(Some("windows"), None, None)];
+        Ruleset::new(&files, &classes, tenant_rules, before).unwrap()
+    }
+
+    fn says(tenant: u128, rule: &str, enabled: bool, exception: Option<&str>) -> TenantRule {
+        TenantRule {
+            tenant: TenantId(Uuid::from_u128(tenant)),
+            rule_id: rule.to_owned(),
+            enabled,
+            exception: exception.map(str::to_owned),
+        }
+    }
+
+    fn has(ruleset: &Ruleset, tenant: u128) -> [bool; 2] {
+        let selection = ruleset.selection(TenantId(Uuid::from_u128(tenant)));
+        ["one", "other"].map(|rule| selection.has(ruleset.engine().find_rule(rule).unwrap()))
+    }
+
+    #[test]
+    fn a_tenant_has_what_is_on_for_everyone_and_what_it_says() {
+        let none = ruleset(&[], None);
+        assert_eq!(has(&none, 1), [true, false]);
+        let said = [says(1, "one", false, None), says(1, "other", true, None), says(2, "gone", true, None)];
+        let some = ruleset(&said, Some(&none));
+        assert_eq!(
+            (has(&some, 1), has(&some, 2), has(&some, 3)),
+            ([false, true], [true, false], [true, false])
+        );
+        assert!(Arc::ptr_eq(none.engine(), some.engine()), "switching compiles nothing");
+    }
+
+    #[test]
+    fn an_exception_compiles_and_a_bad_one_is_named() {
+        let none = ruleset(&[], None);
+        let said = [
+            says(1, "one", true, Some("a: {g: w}")),
+            says(2, "one", true, Some("a: [")),
+            says(3, "one", false, Some("[")),
+        ];
+        let some = ruleset(&said, Some(&none));
+        assert!(!Arc::ptr_eq(none.engine(), some.engine()));
+        assert_eq!(some.engine().filters().len(), 2, "the files' and one exception");
+        assert_eq!(some.problems().len(), 1, "what is off is not read");
+        assert!(some.problems()[0].to_string().contains(&Uuid::from_u128(2).to_string()));
+        assert!(Arc::ptr_eq(some.engine(), ruleset(&said, Some(&some)).engine()));
+    }
+
+    #[test]
+    fn techniques_are_tags_of_their_form() {
+        let ruleset = ruleset(&[], None);
+        let detail = ruleset.detail(RuleId(0));
+        assert_eq!((detail.techniques.as_slice(), detail.severity_id), (&["T1059.001".to_owned()][..], 5));
+        assert_eq!(detail.fields, ["f"]);
+    }
+}

@@ -11,13 +11,10 @@ use inosec_schemas::{TenantId, TenantSource};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::raw_enrich::{RawGeo, RawRules};
 use super::units::{Bytes, Secret, Span};
-use super::{Batch, Config, Database, DeadLetters, Geo, Kafka, Limits, Log, Rules, Time, TopicConfig};
+use super::{Batch, Config, Database, DeadLetters, Kafka, Limits, Log, Time, TopicConfig};
 
-/// Sixteen a second of one rule: nobody reads more, and correlation has seen enough.
-const MAX_PER_MINUTE: u32 = 1_000;
-/// What was let through is remembered, so it can't be without end.
-const MOST_PER_MINUTE: u32 = 100_000;
 /// Ten thousand rows cost PostgreSQL about 40 ms: long enough to amortise a commit, short enough
 /// for a quarter of a second from arrival to storage.
 const MAX_ROWS: usize = 10_000;
@@ -36,9 +33,6 @@ const MAX_MESSAGE: u64 = 4 << 20;
 const MAX_DEPTH: usize = 128;
 const DEAD_LETTER_RETENTION: Duration = Duration::from_hours(30 * 24);
 const DEAD_LETTER_QUOTA: u64 = 256 << 20;
-/// Databases come out twice a week; a look at a file costs microseconds.
-const GEO_RELOAD: Duration = Duration::from_mins(1);
-const GEO_RELOAD_LEAST: Duration = Duration::from_millis(100);
 const DRAIN: Duration = Duration::from_secs(20);
 /// Two connections keep PostgreSQL busy on two cores; more only wait for each other.
 const WRITERS: usize = 2;
@@ -175,27 +169,9 @@ struct RawLimits {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct RawGeo {
-    country: Option<PathBuf>,
-    asn: Option<PathBuf>,
-    reload: Option<Span>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
 struct RawDeadLetters {
     retention: Option<Span>,
     quota_per_day: Option<Bytes>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct RawRules {
-    builtin: bool,
-    paths: Vec<PathBuf>,
-    optional: Vec<PathBuf>,
-    max_per_minute: Option<u32>,
-    placeholders: BTreeMap<String, Vec<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -410,22 +386,6 @@ impl RawKafka {
     }
 }
 
-impl RawRules {
-    fn check(self, faults: &mut Vec<String>) -> Rules {
-        let max_per_minute = self.max_per_minute.unwrap_or(MAX_PER_MINUTE);
-        if !(1..=MOST_PER_MINUTE).contains(&max_per_minute) {
-            faults.push(format!("rules.max_per_minute: between 1 and {MOST_PER_MINUTE}"));
-        }
-        Rules {
-            builtin: self.builtin,
-            paths: self.paths,
-            optional: self.optional,
-            max_per_minute,
-            placeholders: self.placeholders,
-        }
-    }
-}
-
 impl RawBatch {
     fn check(self, faults: &mut Vec<String>) -> Batch {
         let batch = Batch {
@@ -441,16 +401,6 @@ impl RawBatch {
             faults.push("batch.memory must hold at least one batch of batch.max_bytes".to_owned());
         }
         batch
-    }
-}
-
-impl RawGeo {
-    fn check(self, faults: &mut Vec<String>) -> Geo {
-        let reload = self.reload.map_or(GEO_RELOAD, |span| span.0);
-        if reload < GEO_RELOAD_LEAST {
-            faults.push(format!("geo.reload must be at least {}", Span(GEO_RELOAD_LEAST)));
-        }
-        Geo { country: self.country, asn: self.asn, reload }
     }
 }
 
