@@ -195,3 +195,38 @@ impl Section {
         class
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use inosec_schemas::{FieldNames, Wanted};
+
+    use super::*;
+
+    const LIMITS: Limits =
+        Limits { max_age_us: 0, max_skew_us: 0, max_message_bytes: 16 << 20, max_depth: 128 };
+
+    fn auditd(keywords: bool, line: &str) -> usize {
+        let catalog = Catalog::embedded().unwrap();
+        let class = EventClass::triple(Some("linux"), None, Some("auditd"));
+        let mut names = FieldNames::default();
+        let wanted = Wanted { fields: vec![names.intern("a1")], keywords };
+        let fields = ClassFields { names: names.clone(), classes: vec![(class, wanted)] };
+        let mut extractor = Extractor::new(&catalog, fields, LIMITS);
+        let extracted = extractor.extract([(line.as_bytes(), Some("auditd"))]);
+        let rows = &extracted.classes[&0];
+        let columns = rows.fill(inosec_schemas::Columns::new(names.len()));
+        assert_eq!(columns.column(names.get("a1").unwrap()).len(), 1);
+        columns.rest().len()
+    }
+
+    /// Minutes, when every value was looked for in the whole line.
+    #[test]
+    fn a_long_line_of_decoded_arguments_takes_no_quadratic_time() {
+        let arguments = 100_000;
+        let hex: String = (0..arguments).map(|at| format!(" a{at}=2F746D702F20{:08X}", at % 1000)).collect();
+        let line = format!("type=EXECVE msg=audit(1700000000.123:42): argc={arguments}{hex}");
+        let rest = auditd(true, &line);
+        assert!(rest > arguments, "{rest}: what is decoded is searched, and the line");
+        assert_eq!(auditd(false, &line), 0);
+    }
+}

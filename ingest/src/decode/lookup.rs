@@ -135,9 +135,11 @@ impl Walk {
         rows: &mut ClassRows,
     ) {
         self.found.clear();
+        let line_at = line.as_bytes().as_ptr_range();
         for (name, value) in fields.iter() {
             let wishes = paths.below(ROOT, name).map_or(&[][..], |at| &paths.branches[at].wishes);
-            let decoded = keywords && !line.contains(value);
+            // By its place: looking for the text would take the line's length for each field.
+            let decoded = keywords && !line_at.contains(&value.as_ptr());
             if !wishes.is_empty() || decoded {
                 let kept = keep(rows.text(), value);
                 if decoded {
