@@ -12,7 +12,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("inosec-enrich", &["inosec-schemas"]),
     ("inosec-sink", &["inosec-schemas"]),
     ("inosec", &["inosec-schemas", "inosec-ingest", "inosec-enrich", "inosec-sink"]),
-    ("inosec-bench", &["inosec", "inosec-schemas", "inosec-ingest", "inosec-sink"]),
+    ("inosec-bench", &["inosec", "inosec-schemas", "inosec-ingest", "inosec-enrich", "inosec-sink"]),
 ];
 
 /// Heavy libraries and the only rooms that may know them.
