@@ -141,7 +141,7 @@ impl<'a> Run<'a> {
         println!("topic of {events} events filled in {:.1} s\n", took.as_secs_f64());
         if self.args.road_only {
             let (off, _) = self.road().await?;
-            if let Some(on) = self.ruled().await? {
+            if let Some(on) = self.ruled(self.args.events.into()).await? {
                 println!("with rules: {:.2} of the rate without", on.rate / off.rate);
             }
             return Ok(());
@@ -154,7 +154,9 @@ impl<'a> Run<'a> {
         let micro = self.micro()?;
         let rivals = self.rivals().await?;
         let (road, delay) = self.road().await?;
-        let ruled = self.ruled().await?;
+        // Delays added to the topic.
+        let all = u64::from(self.args.events) + delay.as_ref().map_or(0, |delay| delay.events);
+        let ruled = self.ruled(all).await?;
         let prices = self.prices(&captured).await?;
         let report = Report {
             machine,
@@ -243,12 +245,11 @@ impl<'a> Run<'a> {
     }
 
     /// The same road, rules on, into a database of its own.
-    async fn ruled(&mut self) -> Result<Option<Phase>> {
+    async fn ruled(&mut self, events: u64) -> Result<Option<Phase>> {
         if self.args.rules.is_empty() {
             return Ok(None);
         }
         let database = Database::create(self.timescale, self.corpus, self.catalog).await?;
-        let events = u64::from(self.args.events);
         let run = road::run(self.topic, &database, &mut self.parties, events, PHASE, &self.args.rules).await;
         let phase = match run {
             Ok((mut inosec, phase)) => inosec.stop().map(|()| phase),

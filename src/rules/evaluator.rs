@@ -75,18 +75,21 @@ impl Evaluator {
     /// Runs all rules over a batch.
     pub fn run(&mut self, lines: &Lines) -> Outcome {
         let started = Instant::now();
-        let extracted = self.extract(lines);
+        let mut extracted = self.extract(lines);
         let parse = started.elapsed();
         let started = Instant::now();
         let hits = self.matched(&extracted);
-        let Extracted { unclassified, unreadable, .. } = extracted;
-        Outcome { hits, unclassified, unreadable, parse, matching: started.elapsed() }
+        let matching = started.elapsed();
+        let unclassified = std::mem::take(&mut extracted.unclassified);
+        let unreadable = std::mem::take(&mut extracted.unreadable);
+        self.extractor.recycle(extracted);
+        Outcome { hits, unclassified, unreadable, parse, matching }
     }
 
     /// The hits among what was extracted, by message and then by the rule's id.
     pub fn matched(&mut self, extracted: &Extracted) -> Vec<(u32, RuleId)> {
         let mut found = Vec::new();
-        for (class, rows) in &extracted.classes {
+        for (class, rows) in extracted.classes.iter().filter(|(_, rows)| !rows.messages.is_empty()) {
             let columns = rows.fill(std::mem::take(&mut self.columns));
             self.owners.resize(columns.rows() as usize, 0);
             self.hits.clear();

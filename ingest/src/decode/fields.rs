@@ -159,6 +159,12 @@ impl Extractor {
         }
         std::mem::take(&mut watch.extracted)
     }
+
+    /// Takes back what the last batch held, for its memory: growing it anew costs a quarter of the time.
+    pub fn recycle(&mut self, extracted: Extracted) {
+        self.watch.extracted = extracted;
+        self.watch.extracted.clear();
+    }
 }
 
 impl Section {
