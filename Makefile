@@ -23,9 +23,10 @@ test: ## every test, on real servers
 	@$(prerequisites) test
 	@$(services) run cargo test --workspace
 
-soak: ## 500 random kills under load, five minutes of overload
+soak: ## 500 random kills under load, five minutes of overload, every verdict of detection against the oracle
 	@$(prerequisites) test
-	@INOSEC_SOAK=full $(services) run cargo test --release --test system -- killed_at_random_under_load memory_stays_bounded --nocapture
+	@INOSEC_SOAK=full $(services) run cargo test --release --test system -- killed_at_random_under_load memory_stays_bounded threat_events_are_the_oracles --nocapture
+	INOSEC_SOAK=full cargo test --release -p inosec-enrich -- every_verdict --nocapture
 
 check: ## format, lints and unit tests; no server
 	@$(prerequisites) build
