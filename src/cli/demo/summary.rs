@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::census::{Census, Delays};
 use super::player::Ledger;
-use super::screen::grouped;
+use super::screen::{grouped, severity};
 use super::stage::Place;
 use crate::day::Fate;
 
@@ -153,8 +153,8 @@ impl Summary {
     fn detected(&self, text: &mut String) {
         let _ = writeln!(text, "\nDETECTED by the rules in the binary (`inosec rules list`)");
         let detected = &self.census.detected;
-        for (severity, title, count) in detected.iter().take(DETECTIONS) {
-            let _ = writeln!(text, "  {:>6}  {:<8}  {title:.80}", grouped(*count), severity_name(*severity));
+        for (id, title, count) in detected.iter().take(DETECTIONS) {
+            let _ = writeln!(text, "  {:>6}  {:<8}  {title:.80}", grouped(*count), severity(*id));
         }
         match detected.len().saturating_sub(DETECTIONS) {
             0 if detected.is_empty() => text.push_str("  nothing\n"),
@@ -265,18 +265,6 @@ impl Summary {
             "database": self.place.stays.then_some(&self.place.database),
             "metrics": self.place.stays.then_some(&self.place.metrics),
         })
-    }
-}
-
-fn severity_name(severity: i16) -> &'static str {
-    match severity {
-        1 => "info",
-        2 => "low",
-        3 => "medium",
-        4 => "high",
-        5 => "critical",
-        6 => "fatal",
-        _ => "unknown",
     }
 }
 
