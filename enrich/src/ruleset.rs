@@ -53,7 +53,7 @@ pub(crate) struct Detail {
     pub(crate) severity_id: i16,
     /// As `attack.t1059.001` gives `T1059.001`.
     pub(crate) techniques: Vec<String>,
-    /// The fields it tests.
+    /// The fields it tests or keeps.
     pub(crate) fields: Vec<String>,
 }
 
@@ -193,7 +193,7 @@ impl Detail {
         };
         let techniques = rule.tags.iter().filter_map(|tag| technique(tag)).collect();
         let (key, _) = derived_id(TenantId(Uuid::nil()), &rule.id, Uuid::nil()).as_u64_pair();
-        Self { key, severity_id, techniques, fields: rule.tested_fields() }
+        Self { key, severity_id, techniques, fields: rule.shown_fields() }
     }
 }
 
@@ -215,6 +215,7 @@ mod tests {
     const RULES: &str = "
 title: One
 id: one
+fields: [shown]
 tags: [attack.execution, attack.t1059.001, attack.s0154, cve.2026.1]
 logsource: {product: windows}
 detection: {a: {f: v}, condition: a}
@@ -292,6 +293,8 @@ filter: {rules: any, a: {g: v}, condition: not a}
         let ruleset = ruleset(&[], None);
         let detail = ruleset.detail(RuleId(0));
         assert_eq!((detail.techniques.as_slice(), detail.severity_id), (&["T1059.001".to_owned()][..], 5));
-        assert_eq!(detail.fields, ["f"]);
+        assert_eq!(detail.fields, ["f", "shown"]);
+        let wanted = &ruleset.engine().class_fields().classes[0].1;
+        assert_eq!(wanted.fields.len(), 3, "f, the filter's g, and what is shown");
     }
 }

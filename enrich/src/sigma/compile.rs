@@ -18,6 +18,8 @@ pub fn compile(
     filters: &[(FilterId, &Filter)],
     names: &mut FieldNames,
 ) -> Result<Program, String> {
+    let kept: Vec<FieldId> =
+        rules.iter().flat_map(|(_, rule)| &rule.kept).map(|field| names.intern(field)).collect();
     let rules: Vec<(RuleId, Expr)> =
         rules.iter().map(|(id, rule)| (*id, prepared(rule.detection.expr()))).collect();
     let filters: Vec<(FilterId, Expr)> =
@@ -33,7 +35,7 @@ pub fn compile(
         compiler.program.filters.insert(*id, node);
     }
     compiler.watch(rules.iter().map(|(_, expr)| expr));
-    compiler.scanners()?;
+    compiler.scanners(&kept)?;
     Ok(compiler.program)
 }
 
@@ -162,7 +164,8 @@ impl<'a> Compiler<'a, '_> {
         self.program.watchers = watched.into_iter().map(|(_, rule)| rule).collect();
     }
 
-    fn scanners(&mut self) -> Result<(), String> {
+    /// `kept` are fields that nobody tests and matches keep.
+    fn scanners(&mut self, kept: &[FieldId]) -> Result<(), String> {
         let mut by_field: HashMap<Option<FieldId>, Vec<(AtomId, &Test)>> = HashMap::new();
         for (atom, id) in &self.atoms {
             let field = atom.field.as_deref().map(|field| self.names.intern(field));
@@ -171,6 +174,7 @@ impl<'a> Compiler<'a, '_> {
         let mut fields: Vec<FieldId> = by_field.keys().filter_map(|field| *field).collect();
         fields
             .extend(self.program.references.iter().flat_map(|reference| [reference.field, reference.other]));
+        fields.extend(kept);
         fields.sort_unstable();
         fields.dedup();
         self.program.wanted = Wanted { fields, keywords: by_field.contains_key(&None) };

@@ -88,6 +88,8 @@ pub struct Rule {
     pub tags: Vec<String>,
     /// Fields worth showing.
     pub fields: Vec<String>,
+    /// Fields that a match keeps besides those it tests: those worth showing, and what correlations ask for.
+    pub kept: Vec<String>,
     /// Known false positives.
     pub falsepositives: Vec<String>,
     /// Where its events come from.
@@ -99,10 +101,10 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// The fields whose values it tests, in order of their names.
+    /// The fields whose values it tests or keeps, in order of their names.
     #[must_use]
-    pub fn tested_fields(&self) -> Vec<String> {
-        let mut fields = Vec::new();
+    pub fn shown_fields(&self) -> Vec<String> {
+        let mut fields = self.kept.clone();
         self.detection.expr().each_atom(&mut |atom| fields.extend(atom.field.clone()));
         fields.sort_unstable();
         fields.dedup();
@@ -307,6 +309,7 @@ fn detection_rule(file: &str, node: &Node, placeholders: &Placeholders) -> Resul
         has_level: node.get("level").is_some(),
         tags: fields(node, "tags"),
         fields: fields(node, "fields"),
+        kept: fields(node, "fields"),
         falsepositives: fields(node, "falsepositives"),
         logsource,
         detection,

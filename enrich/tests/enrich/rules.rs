@@ -159,7 +159,7 @@ fn a_logsource_fails_closed() {
 #[test]
 fn a_rule_is_explained_by_its_selections() {
     let parsed = parsed(&rule("s: {F: a}\nfilter: {G: b}\ncondition: s and not filter"));
-    assert_eq!(parsed.rules[0].tested_fields(), ["F", "G"]);
+    assert_eq!(parsed.rules[0].shown_fields(), ["F", "G"]);
     let class = EventClass::triple(Some("windows"), None, None);
     let parts = parsed.rules[0].by_selection();
     let engine = Arc::new(Engine::new(parts, Vec::new(), std::slice::from_ref(&class)).unwrap());
