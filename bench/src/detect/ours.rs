@@ -86,6 +86,7 @@ impl Ours {
                 let filled = extracted.classes[&group.class].fill(empty.take().unwrap_or_default());
                 matcher.run(class, &filled, tenants, owners, hits);
                 back = Some(filled.recycle());
+                extractor.recycle(extracted);
             });
             *columns = back;
         } else {
@@ -93,6 +94,7 @@ impl Ours {
             let filled = extracted.classes[&group.class].fill(empty);
             clock(&mut || matcher.run(class, &filled, tenants, owners, hits));
             *columns = Some(filled.recycle());
+            extractor.recycle(extracted);
         }
         hits.len()
     }
@@ -109,5 +111,6 @@ impl Ours {
         let filled = extracted.classes[&group.class].fill(self.columns.take().unwrap_or_default());
         std::hint::black_box(&filled);
         self.columns = Some(filled.recycle());
+        self.extractor.recycle(extracted);
     }
 }
