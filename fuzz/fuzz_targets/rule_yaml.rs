@@ -44,7 +44,7 @@ fuzz_target!(|text: &str| {
             EventClass::triple(from.product.as_deref(), from.category.as_deref(), from.service.as_deref());
         assert!(from.admits(&class));
         classes.push(class);
-        let _ = (costs(rule), rule.tested_fields(), rule.by_selection());
+        let _ = (costs(rule), rule.shown_fields(), rule.by_selection());
     }
     let rules = parsed.rules.len();
     // Rules are checked one by one; together they may be too large.
