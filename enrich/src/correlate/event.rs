@@ -132,11 +132,11 @@ pub struct Change {
     pub number: u64,
     /// The episode from now on, as far as it is within the horizon; its last state if it is gone.
     pub summary: Summary,
-    /// Members it didn't have.
+    /// Members that neither it nor what it absorbed had.
     pub added: Vec<Uuid>,
     /// Members it has no more. What the horizon passes is not removed.
     pub removed: Vec<Uuid>,
-    /// The numbers of episodes it took in, which are used no more.
+    /// The numbers of episodes it took in with their members, which are used no more.
     pub absorbed: Vec<u64>,
 }
 

@@ -43,6 +43,7 @@ pub(super) struct Clock {
 struct Part<'a> {
     input: Input,
     event: Option<(i64, Uuid)>,
+    arrival: i64,
     parent: &'a [(i64, Uuid)],
 }
 
@@ -73,20 +74,21 @@ impl Recomputed {
 
     /// The inputs, by `until`.
     fn parts<'a>(&'a self, plan: &Plan, parents: &'a [Parental], clock: Clock) -> Vec<Part<'a>> {
-        // What came too late for its window's decision stays out, whenever that decision is made.
-        let counts = |point: &&super::points::Point| {
-            plan.monotone || point.arrival <= point.time.saturating_add(clock.lateness)
-        };
-        let events = self.points.as_slice().iter().filter(counts).map(|point| Part {
+        let events = self.points.as_slice().iter().map(|point| Part {
             input: Input { since: point.time, until: point.time, slot: point.slot, value: point.value },
             event: Some(point.key()),
+            arrival: point.arrival,
             parent: &[],
         });
         // Of an episode below the floor a part may be forgotten, and it may seem to be several.
         let floor = clock.floor.saturating_add(plan.reach_in);
         let episodes = parents.iter().filter(|parent| parent.input.until >= floor);
-        let episodes =
-            episodes.map(|parent| Part { input: parent.input, event: None, parent: &parent.members });
+        let episodes = episodes.map(|parent| Part {
+            input: parent.input,
+            event: None,
+            arrival: i64::MIN,
+            parent: &parent.members,
+        });
         let mut parts: Vec<Part<'a>> = events.chain(episodes).collect();
         parts.sort_by_key(|part| (part.input.until, part.input.since));
         parts
@@ -215,7 +217,7 @@ fn decided(plan: &Plan, parts: &[Part<'_>], clock: Clock) -> (Vec<Whole>, Option
         windows.entry(part.input.since.div_euclid(window)).or_default().push(part);
     }
     let (mut episodes, mut due, mut last) = (Vec::<Whole>::new(), None, None);
-    for (number, parts) in windows {
+    for (number, mut parts) in windows {
         let start = number.saturating_mul(window);
         let decision = start.saturating_add(window).saturating_add(clock.lateness);
         if start < clock.floor.saturating_add(plan.reach_in) {
@@ -224,6 +226,11 @@ fn decided(plan: &Plan, parts: &[Part<'_>], clock: Clock) -> (Vec<Whole>, Option
         if decision > clock.now {
             due = Some(decision);
             break;
+        }
+        // What came after the decision stays out of it, also when all is rebuilt.
+        parts.retain(|part| part.arrival < decision);
+        if parts.is_empty() {
+            continue;
         }
         let inputs: Vec<Input> = parts.iter().map(|part| part.input).collect();
         let (total, count) = of_window(plan.rule.kind, &inputs, plan.slots());

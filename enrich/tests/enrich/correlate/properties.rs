@@ -180,8 +180,14 @@ fn batches<'a>(events: &'a [Event], sizes: &[usize]) -> Vec<&'a [Event]> {
     batches
 }
 
+/// Thousands of cases, or as many as `PROPTEST_CASES` says.
+fn config() -> ProptestConfig {
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(3_000);
+    ProptestConfig { cases, max_shrink_iters: 4_000, ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3_000, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     /// Everything arrives within the horizon; the clock moves now and then; anything is repeated; at some
     /// point the correlator is lost and rebuilt from what it had been given.
@@ -197,7 +203,7 @@ proptest! {
     ) {
         // The first events are not to be beyond the horizon before the last are in.
         setting.now = 130;
-        setting.now = setting.now.min(130 + (-20 - setting.cutoff()));
+        setting.now = setting.now.min(130 + (-20 - setting.cutoff().div_euclid(SECOND)));
         let mut given = shuffled.clone();
         given.extend(repeats.iter().map(|repeat| shuffled[*repeat].clone()));
         let rules = support::correlations(&setting.rules);
@@ -232,7 +238,7 @@ proptest! {
         );
         prop_assert_eq!(support::episodes(&rebuilt), right);
         // What the horizon passes is no change that is told.
-        if setting.cutoff() + SKEW + setting.deepest() <= -SKEW {
+        if setting.cutoff() / SECOND + SKEW + setting.deepest() <= -SKEW {
             reader.agrees(&correlator);
         }
     }

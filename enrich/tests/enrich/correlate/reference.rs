@@ -66,7 +66,7 @@ struct Item {
     until: i64,
     input: usize,
     value: String,
-    on_time: bool,
+    arrival: i64,
     from_event: bool,
     members: BTreeSet<(i64, u32)>,
 }
@@ -162,11 +162,17 @@ impl Setting {
         self.rules.iter().map(|rule| self.reach_in(rule)).max().unwrap_or(0)
     }
 
+    /// Where the horizon begins, in microseconds: it moves in steps.
     pub fn cutoff(&self) -> i64 {
         let reach = self.rules.iter().map(|rule| self.reach(rule)).max().unwrap_or(0).max(self.gap);
-        let horizon = reach + self.lateness + self.max_skew;
-        let step = (horizon / 64).max(1);
-        (self.now - horizon).div_euclid(step) * step
+        let horizon = (reach + self.lateness + self.max_skew) * SECOND;
+        let step = horizon / 64;
+        (self.now * SECOND - horizon).div_euclid(step) * step
+    }
+
+    /// Whether everything from this time on is still there, so far before it that a rule's parents are right.
+    fn is_whole(&self, time: i64, rule: &Rule) -> bool {
+        time * SECOND >= self.cutoff() + (self.max_skew + self.reach_in(rule)) * SECOND
     }
 
     /// All episodes.
@@ -174,7 +180,7 @@ impl Setting {
         let mut seen = BTreeSet::new();
         let mut live: Vec<Event> = Vec::new();
         for event in events {
-            if event.arrival >= self.cutoff() && seen.insert((event.tenant, event.id)) {
+            if event.arrival * SECOND >= self.cutoff() && seen.insert((event.tenant, event.id)) {
                 let too_far = event.time > event.arrival + self.max_skew;
                 let time = if too_far { event.arrival } else { event.time };
                 live.push(Event { time, ..event.clone() });
@@ -204,7 +210,7 @@ impl Setting {
         for event in events {
             if event.severity >= self.alert_severity && self.alone(&event.rule) {
                 let host = event.host.clone().unwrap_or_default().to_lowercase();
-                own.entry((event.rule.clone(), host)).or_default().push(item(event, 0, String::new(), true));
+                own.entry((event.rule.clone(), host)).or_default().push(item(event, 0, String::new()));
             }
         }
         for ((rule, host), mut items) in own {
@@ -236,7 +242,6 @@ impl Setting {
 
     fn of_rule(&self, rule: &Rule, events: &[&Event], episodes: &BTreeMap<&str, Vec<Ep>>) -> Vec<Ep> {
         let mut groups: BTreeMap<Vec<String>, Vec<Item>> = BTreeMap::new();
-        let floor = self.cutoff() + self.max_skew + self.reach_in(rule);
         for (number, input) in rule.inputs.iter().enumerate() {
             let name =
                 |field: &String| rule.names.get(&(field.clone(), input.clone())).unwrap_or(field).clone();
@@ -247,11 +252,12 @@ impl Setting {
                 };
                 let Some(group) = rule.group.iter().map(value).collect::<Option<Vec<_>>>() else { continue };
                 let Some(value) = rule.value.as_ref().map_or(Some(String::new()), value) else { continue };
-                let on_time = event.arrival <= event.time + self.lateness;
-                groups.entry(group).or_default().push(item(event, number, value, on_time));
+                groups.entry(group).or_default().push(item(event, number, value));
             }
             let Some(parent) = self.rules.iter().find(|other| other.id == *input) else { continue };
-            for episode in episodes[input.as_str()].iter().filter(|episode| episode.until >= floor) {
+            for episode in
+                episodes[input.as_str()].iter().filter(|episode| self.is_whole(episode.until, rule))
+            {
                 let value = |field: &String| {
                     episode.group[parent.group.iter().position(|other| *other == name(field)).unwrap()]
                         .clone()
@@ -262,7 +268,7 @@ impl Setting {
                     until: episode.until,
                     input: number,
                     value: rule.value.as_ref().map_or(String::new(), value),
-                    on_time: true,
+                    arrival: i64::MIN,
                     from_event: false,
                     members: episode.members.clone(),
                 };
@@ -280,23 +286,25 @@ impl Setting {
             found.extend(if rule.monotone() {
                 sliding(rule, &group, &items)
             } else {
-                self.decided(rule, &group, &items, floor)
+                self.decided(rule, &group, &items)
             });
         }
         found
     }
 
     /// Windows side by side, each decided when it has been over for so long.
-    fn decided(&self, rule: &Rule, group: &[String], items: &[Item], floor: i64) -> Vec<Ep> {
+    fn decided(&self, rule: &Rule, group: &[String], items: &[Item]) -> Vec<Ep> {
         let mut episodes: Vec<(i64, Ep)> = Vec::new();
         let numbers: BTreeSet<i64> = items.iter().map(|item| item.since.div_euclid(rule.timespan)).collect();
         for number in numbers {
             let (start, end) = (number * rule.timespan, (number + 1) * rule.timespan);
-            if start < floor || end + self.lateness > self.now {
+            if !self.is_whole(start, rule) || end + self.lateness > self.now {
                 continue;
             }
-            let within: Vec<&Item> =
-                items.iter().filter(|item| item.on_time && item.since >= start && item.since < end).collect();
+            let within: Vec<&Item> = items
+                .iter()
+                .filter(|item| item.arrival < end + self.lateness && item.since >= start && item.since < end)
+                .collect();
             if !rule.satisfied(&within, i64::MIN, i64::MAX) {
                 continue;
             }
@@ -357,9 +365,17 @@ fn sliding(rule: &Rule, group: &[String], items: &[Item]) -> Vec<Ep> {
     episodes
 }
 
-fn item(event: &Event, input: usize, value: String, on_time: bool) -> Item {
+fn item(event: &Event, input: usize, value: String) -> Item {
     let members = BTreeSet::from([(event.time, event.id)]);
-    Item { since: event.time, until: event.time, input, value, on_time, from_event: true, members }
+    Item {
+        since: event.time,
+        until: event.time,
+        input,
+        value,
+        arrival: event.arrival,
+        from_event: true,
+        members,
+    }
 }
 
 fn joined(group: &[String], items: &[&Item]) -> Ep {
