@@ -11,7 +11,7 @@ use hashbrown::HashMap;
 use inosec_schemas::TenantId;
 
 use super::diff::{Delta, Numbers};
-use super::event::{Change, Dropped, Episode, Options, Summary, ThreatEvent};
+use super::event::{Change, Dropped, Episode, Identity, Options, Summary, ThreatEvent};
 use super::group::{Group, State, push_value, values_of};
 use super::groups::Groups;
 use super::points::Point;
@@ -148,13 +148,7 @@ impl Correlator {
             return changes;
         }
         self.now = now;
-        while let Some(Reverse((_, place))) = self.due.peek().copied().filter(|next| next.0.0 <= now) {
-            while self.due.peek().is_some_and(|next| next.0.0 <= now) {
-                if let Some(Reverse((_, place))) = self.due.pop() {
-                    self.mark(place);
-                }
-            }
-            self.mark(place);
+        while self.mark_due() {
             changes.extend(self.settle(false));
         }
         let horizon = self.horizon();
@@ -167,6 +161,18 @@ impl Correlator {
         changes
     }
 
+    /// Marks what waited for this moment; whether there was any.
+    fn mark_due(&mut self) -> bool {
+        let mut any = false;
+        while self.due.peek().is_some_and(|Reverse((due, _))| *due <= self.now) {
+            if let Some(Reverse((_, place))) = self.due.pop() {
+                self.mark(place);
+                any = true;
+            }
+        }
+        any
+    }
+
     /// All episodes that make alerts, with their members, in order.
     #[must_use]
     pub fn episodes(&self) -> Vec<Episode> {
@@ -176,19 +182,22 @@ impl Correlator {
                 continue;
             }
             let window = self.plan(group.plan).rule.timespan;
+            let of = group.identity.clone().unwrap_or_else(|| Arc::new(self.identity(group)));
+            let mut add = |(first_seen, last_seen, count), members, number| {
+                let summary = Summary { of: Arc::clone(&of), first_seen, last_seen, count };
+                episodes.push(Episode { summary, members, number });
+            };
             match &group.state {
                 State::Sliding(sliding) => {
                     for span in &sliding.spans {
                         let members = sliding.members(span, window).iter().map(|point| point.id).collect();
-                        let summary = self.summary(group, sliding.extent(span, window));
-                        episodes.push(Episode { summary, members, number: span.number });
+                        add(sliding.extent(span, window), members, span.number);
                     }
                 }
                 State::Recomputed(recomputed) => {
                     for episode in &recomputed.episodes {
                         let members = episode.members.iter().map(|(_, id)| *id).collect();
-                        let summary = self.summary(group, episode.extent());
-                        episodes.push(Episode { summary, members, number: episode.number });
+                        add(episode.extent(), members, episode.number);
                     }
                 }
             }
@@ -261,7 +270,7 @@ impl Correlator {
                 let Some(mut group) = self.groups.take(place) else { continue };
                 group.dirty = false;
                 let (changed, deltas) = self.apply(place, &mut group, forgetting);
-                self.tell(&group, deltas, &mut changes);
+                self.tell(&mut group, deltas, &mut changes);
                 let tenant = &mut self.tenants[group.tenant as usize];
                 tenant.entries = tenant.entries + group.len() - group.counted;
                 group.counted = group.len();
@@ -363,17 +372,19 @@ impl Correlator {
         self.rules.alone(referring, |plan| on[plan])
     }
 
-    pub(super) fn tell(&self, group: &Group, deltas: Vec<Delta>, changes: &mut Vec<Change>) {
+    pub(super) fn tell(&self, group: &mut Group, deltas: Vec<Delta>, changes: &mut Vec<Change>) {
         if deltas.is_empty() || !self.makes_alerts(group) {
             return;
         }
+        let of = group.identity.take().unwrap_or_else(|| Arc::new(self.identity(group)));
         for Delta { kind, number, first_seen, last_seen, count, added, removed, absorbed } in deltas {
-            let summary = self.summary(group, (first_seen, last_seen, count));
+            let summary = Summary { of: Arc::clone(&of), first_seen, last_seen, count };
             changes.push(Change { kind, number, summary, added, removed, absorbed });
         }
+        group.identity = Some(of);
     }
 
-    fn summary(&self, group: &Group, (first_seen, last_seen, count): (i64, i64, usize)) -> Summary {
+    fn identity(&self, group: &Group) -> Identity {
         let tenant = self.tenants[group.tenant as usize].id;
         let correlation = self.rules.plans.get(group.plan as usize).map(|plan| &plan.rule);
         let mut values = values_of(&group.key).map(str::to_owned);
@@ -386,8 +397,7 @@ impl Correlator {
                 (rule, None, values.map(|host| ("host".to_owned(), host)).collect())
             }
         };
-        let correlation = correlation.is_some();
-        Summary { tenant, rule, revision, correlation, group, first_seen, last_seen, count }
+        Identity { tenant, rule, revision, correlation: correlation.is_some(), group }
     }
 }
 

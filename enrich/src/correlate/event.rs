@@ -1,6 +1,7 @@
 //! What goes into the correlator and what comes out.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 use inosec_schemas::TenantId;
@@ -73,19 +74,26 @@ impl Default for Options {
     }
 }
 
-/// An episode without its members.
+/// What all episodes of a group have in common. Shared, because a flood makes a change for every event.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Summary {
-    /// Whose it is.
+pub struct Identity {
+    /// Whose they are.
     pub tenant: TenantId,
-    /// The correlation's id, or the rule or signature whose events it groups.
+    /// The correlation's id, or the rule or signature whose events are grouped.
     pub rule: String,
     /// The correlation's revision.
     pub revision: Option<String>,
-    /// Whether it is of a correlation, not of a rule's own alerts.
+    /// Whether they are of a correlation, not of a rule's own alerts.
     pub correlation: bool,
-    /// What it is grouped by, with values folded to lower case; for a rule's own alerts `host`.
+    /// What they are grouped by, with values folded to lower case; for a rule's own alerts `host`.
     pub group: Vec<(String, String)>,
+}
+
+/// An episode without its members.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Summary {
+    /// Whose it is, and of what.
+    pub of: Arc<Identity>,
     /// The time of its first member.
     pub first_seen: i64,
     /// The time of its last member.

@@ -80,7 +80,7 @@ impl Correlator {
                 Vec::new()
             }
         };
-        self.tell(&group, deltas, changes);
+        self.tell(&mut group, deltas, changes);
         if forgot {
             group.changed = matches!(group.state, State::Sliding(_));
             group.forget_texts();

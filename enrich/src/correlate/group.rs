@@ -1,8 +1,11 @@
 //! Events and episodes with the same tenant, correlation and group values.
 
+use std::sync::Arc;
+
 use hashbrown::{HashMap, HashSet};
 
 use super::decimal;
+use super::event::Identity;
 use super::measure::Input;
 use super::points::Points;
 use super::resolve::Plan;
@@ -27,6 +30,8 @@ pub(super) struct Group {
     /// Whether its episodes changed besides.
     pub(super) changed: bool,
     pub(super) state: State,
+    /// What its episodes have in common, once they are told of.
+    pub(super) identity: Option<Arc<Identity>>,
     /// How many of its events its tenant's limit counts already.
     pub(super) counted: usize,
     /// What stands for texts whose number counts.
@@ -61,6 +66,7 @@ impl Group {
             changed: false,
             counted: 0,
             state,
+            identity: None,
             texts: None,
         }
     }

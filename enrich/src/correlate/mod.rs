@@ -25,7 +25,7 @@ mod whole;
 
 pub use correlator::Correlator;
 pub use event::{
-    Change, ChangeKind, Dropped, Episode, Evicted, Options, Summary, TenantOptions, ThreatEvent,
+    Change, ChangeKind, Dropped, Episode, Evicted, Identity, Options, Summary, TenantOptions, ThreatEvent,
 };
 pub use resolve::Correlations;
 pub use rule::{Alias, Condition, Correlation, Kind, Operator};

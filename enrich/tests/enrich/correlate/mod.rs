@@ -2,5 +2,6 @@
 
 mod properties;
 mod reference;
+mod resolve;
 mod support;
 mod traps;

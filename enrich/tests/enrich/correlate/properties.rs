@@ -229,7 +229,7 @@ proptest! {
         }
         reader.read(&correlator.advance(setting.now * SECOND));
         let right = setting.episodes(&shuffled);
-        prop_assert_eq!(support::episodes(&correlator), right.clone());
+        prop_assert_eq!(&support::episodes(&correlator), &right);
         let rebuilt = Correlator::rebuild(
             Arc::clone(&rules),
             support::options(&setting),

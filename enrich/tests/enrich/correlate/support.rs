@@ -117,9 +117,9 @@ pub fn found(episode: &Episode) -> Found {
     let summary = &episode.summary;
     assert_eq!(summary.count, episode.members.len());
     (
-        summary.tenant.0.as_u128() as u8,
-        summary.rule.clone(),
-        summary.group.iter().map(|(_, value)| value.clone()).collect(),
+        summary.of.tenant.0.as_u128() as u8,
+        summary.of.rule.clone(),
+        summary.of.group.iter().map(|(_, value)| value.clone()).collect(),
         summary.first_seen / SECOND,
         summary.last_seen / SECOND,
         episode.members.iter().map(|id| id.as_u128() as u32).collect(),
