@@ -140,7 +140,8 @@ pub struct Change {
     pub number: u64,
     /// The episode from now on, as far as it is within the horizon; its last state if it is gone.
     pub summary: Summary,
-    /// Members that neither it nor what it absorbed had.
+    /// Members that neither it nor what it absorbed had. What the horizon took from a chain may come back
+    /// with what still counts, so adding a member again must change nothing.
     pub added: Vec<Uuid>,
     /// Members it has no more. What the horizon passes is not removed.
     pub removed: Vec<Uuid>,

@@ -133,6 +133,8 @@ pub fn episodes(correlator: &Correlator) -> BTreeSet<Found> {
 /// What a reader of changes believes: by number, an episode's members.
 #[derive(Debug, Default)]
 pub struct Reader {
+    /// Whether the horizon passes events meanwhile: what it took may come back with what still counts.
+    pub forgetting: bool,
     pub alerts: std::collections::BTreeMap<u64, BTreeSet<Uuid>>,
 }
 
@@ -144,18 +146,20 @@ impl Reader {
                 continue;
             }
             assert_eq!(
-                members.is_empty(),
-                change.kind == ChangeKind::Opened,
+                members.is_empty() && !self.forgetting,
+                change.kind == ChangeKind::Opened && !self.forgetting,
                 "only what is opened is new: {change:?}"
             );
             for number in &change.absorbed {
-                members.extend(self.alerts.remove(number).expect("what is absorbed was opened"));
+                let absorbed = self.alerts.remove(number);
+                assert!(absorbed.is_some() || self.forgetting, "what is absorbed was opened: {change:?}");
+                members.extend(absorbed.unwrap_or_default());
             }
             for id in &change.removed {
-                assert!(members.remove(id), "only members are removed: {change:?}");
+                assert!(members.remove(id) || self.forgetting, "only members are removed: {change:?}");
             }
             for id in &change.added {
-                assert!(members.insert(*id), "only others are added: {change:?}");
+                assert!(members.insert(*id) || self.forgetting, "only others are added: {change:?}");
             }
             if change.kind != ChangeKind::Withdrawn {
                 self.alerts.insert(change.number, members);
