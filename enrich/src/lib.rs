@@ -4,6 +4,7 @@
 //! [`Engine`]; a [`Matcher`] carries a batch of events of one [`EventClass`](inosec_schemas::EventClass), as columns, over it and
 //! gives the [`Hit`]s that each tenant's [`Selection`] lets through.
 
+pub mod correlate;
 mod detect;
 pub mod geo;
 mod limit;
@@ -11,6 +12,7 @@ pub mod metrics;
 mod ruleset;
 pub mod sigma;
 
+pub use correlate::{Correlation, Correlations, Correlator};
 pub use detect::Detector;
 pub use limit::Limiter;
 pub use ruleset::{RuleFiles, Ruleset};

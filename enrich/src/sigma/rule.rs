@@ -9,6 +9,7 @@ use super::condition::Condition;
 use super::detection::Detection;
 use super::modifier::Placeholders;
 use super::yaml::{self, Fault, Node, Yaml};
+use crate::correlate::Correlation;
 
 /// Where events come from, as a rule names it; what it leaves out may be anything.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, PartialOrd, Ord)]
@@ -200,7 +201,7 @@ pub struct Problem {
     pub rule: Option<String>,
     /// What is wrong and what to change.
     pub message: String,
-    /// The document is sound but no detection rule: a correlation.
+    /// Of no use any more: sound correlations are in [`Parsed::correlations`], and others are plain problems.
     pub correlation: bool,
 }
 
@@ -218,9 +219,11 @@ pub struct Parsed {
     pub rules: Vec<Rule>,
     /// Filters.
     pub filters: Vec<Filter>,
+    /// Correlation rules, their references not looked up yet.
+    pub correlations: Vec<Correlation>,
     /// Everything else, with the reason.
     pub problems: Vec<Problem>,
-    /// Of rules so far.
+    /// Of rules and correlations so far.
     ids: HashSet<String>,
 }
 
@@ -237,48 +240,56 @@ impl Parsed {
         for document in yaml::documents(text) {
             match document {
                 Ok(node) => self.document(file, &node, placeholders),
-                Err((fault, rule)) => self.problem(file, rule, fault, false),
+                Err((fault, rule)) => self.problem(file, rule, fault),
             }
         }
     }
 
     fn document(&mut self, file: &str, node: &Node, placeholders: &Placeholders) {
         let rule = field(node, "id").or_else(|| field(node, "title"));
-        if node.get("correlation").is_some() {
-            let message = "a correlation, not a detection rule: it runs over what detection finds";
-            return self.problem(file, rule, Fault::new(node.line, message), true);
-        }
-        let result = match node.get("filter") {
-            Some(section) => {
+        let result = match (node.get("correlation"), node.get("filter")) {
+            (Some(section), _) => Correlation::parse(file, node, section)
+                .and_then(|correlation| self.add_correlation(node.line, correlation)),
+            (None, Some(section)) => {
                 filter(file, node, section, placeholders).map(|filter| self.filters.push(filter))
             }
-            None => detection_rule(file, node, placeholders).and_then(|rule| self.add_rule(node.line, rule)),
+            (None, None) => {
+                detection_rule(file, node, placeholders).and_then(|rule| self.add_rule(node.line, rule))
+            }
         };
         if let Err(fault) = result {
-            self.problem(file, rule, fault, false);
+            self.problem(file, rule, fault);
         }
     }
 
     /// What a rule finds is identified by the rule's id, so an id is one rule.
     fn add_rule(&mut self, line: usize, rule: Rule) -> Result<(), Fault> {
-        if !self.ids.insert(rule.id.clone()) {
-            let (file, first) = self.origin(&rule.id);
-            let message =
-                format!("the rule at {file}:{first} has this id: give this one its own, or remove it");
-            return Err(Fault::new(line, message));
-        }
+        self.take_id(line, &rule.id)?;
         self.rules.push(rule);
         Ok(())
     }
 
-    fn origin(&self, id: &str) -> (&str, usize) {
-        let rule = self.rules.iter().find(|rule| rule.id == id);
-        rule.map_or(("?", 0), |rule| (&rule.origin.0, rule.origin.1))
+    fn add_correlation(&mut self, line: usize, correlation: Correlation) -> Result<(), Fault> {
+        self.take_id(line, &correlation.id)?;
+        self.correlations.push(correlation);
+        Ok(())
     }
 
-    fn problem(&mut self, file: &str, rule: Option<String>, fault: Fault, correlation: bool) {
+    fn take_id(&mut self, line: usize, id: &str) -> Result<(), Fault> {
+        if self.ids.insert(id.to_owned()) {
+            return Ok(());
+        }
+        let rules = self.rules.iter().map(|rule| (&rule.id, &rule.origin));
+        let correlations = self.correlations.iter().map(|rule| (&rule.id, &rule.origin));
+        let first = rules.chain(correlations).find(|(other, _)| *other == id);
+        let (file, first) = first.map_or(("?", 0), |(_, (file, line))| (file, *line));
+        let message = format!("the rule at {file}:{first} has this id: give this one its own, or remove it");
+        Err(Fault::new(line, message))
+    }
+
+    fn problem(&mut self, file: &str, rule: Option<String>, fault: Fault) {
         let (file, Fault { line, message }) = (file.to_owned(), fault);
-        self.problems.push(Problem { file, line, rule, message, correlation });
+        self.problems.push(Problem { file, line, rule, message, correlation: false });
     }
 }
 
@@ -341,7 +352,7 @@ fn filter(file: &str, node: &Node, section: &Node, placeholders: &Placeholders) 
     })
 }
 
-fn title(node: &Node) -> Result<String, Fault> {
+pub(crate) fn title(node: &Node) -> Result<String, Fault> {
     field(node, "title").ok_or_else(|| Fault::new(node.line, "there is no title: add one"))
 }
 
@@ -353,7 +364,7 @@ fn logsource(node: &Node) -> Result<LogSource, Fault> {
     Ok(LogSource { product: part("product"), category: part("category"), service: part("service") })
 }
 
-fn level(node: &Node) -> Result<Level, Fault> {
+pub(crate) fn level(node: &Node) -> Result<Level, Fault> {
     let Some(level) = node.get("level") else { return Ok(Level::Medium) };
     match level.text().unwrap_or_default().to_ascii_lowercase().as_str() {
         "informational" => Ok(Level::Informational),
@@ -365,10 +376,10 @@ fn level(node: &Node) -> Result<Level, Fault> {
     }
 }
 
-fn field(node: &Node, key: &str) -> Option<String> {
+pub(crate) fn field(node: &Node, key: &str) -> Option<String> {
     node.get(key).and_then(Node::text).map(str::to_owned)
 }
 
-fn fields(node: &Node, key: &str) -> Vec<String> {
+pub(crate) fn fields(node: &Node, key: &str) -> Vec<String> {
     node.get(key).map(Node::texts).unwrap_or_default()
 }

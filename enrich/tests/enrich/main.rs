@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod corpus;
+mod correlate;
 mod geo;
 mod oracle;
 mod properties;

@@ -1,0 +1,423 @@
+//! Threat events in, changes of episodes out; `docs/correlation.md` defines what an episode is.
+//!
+//! Pure: what the correlator holds is a function of the events that arrived within the horizon and of the
+//! clock it was told, so it can be thrown away and rebuilt at any time.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use inosec_schemas::TenantId;
+
+use super::diff::{Delta, Numbers};
+use super::event::{Change, Dropped, Episode, Identity, Options, Summary, ThreatEvent};
+use super::group::{Group, State, push_value, values_of};
+use super::groups::Groups;
+use super::points::Point;
+use super::resolve::{Correlations, Feed, Plan};
+use super::whole::{Clock, Parental};
+
+/// The horizon moves in so many steps, because each looks at everything.
+const STEPS: i64 = 64;
+
+/// Folds threat events into episodes.
+#[derive(Debug)]
+pub struct Correlator {
+    rules: Arc<Correlations>,
+    /// Groups what makes alerts of its own, behind all others.
+    own: Arc<Plan>,
+    pub(super) options: Options,
+    pub(super) tenants: Vec<Tenant>,
+    by_id: HashMap<TenantId, u32>,
+    pub(super) groups: Groups,
+    /// By correlation, the groups to be looked at.
+    dirty: Vec<Vec<u32>>,
+    due: BinaryHeap<Reverse<(i64, u32)>>,
+    numbers: Numbers,
+    now: i64,
+    /// What arrived before doesn't count any more.
+    cutoff: i64,
+    pub(super) dropped: Dropped,
+}
+
+/// What is known of a tenant.
+#[derive(Debug)]
+pub(super) struct Tenant {
+    pub(super) id: TenantId,
+    alert_severity: i16,
+    /// By correlation, whether it has it.
+    on: Vec<bool>,
+    pub(super) groups: usize,
+    pub(super) entries: usize,
+}
+
+impl Correlator {
+    /// One that holds nothing.
+    #[must_use]
+    pub fn new(rules: Arc<Correlations>, options: Options) -> Self {
+        let plans = rules.plans.len();
+        Self {
+            own: Arc::new(Plan::of_own_alerts(options.gap)),
+            rules,
+            options,
+            tenants: Vec::new(),
+            by_id: HashMap::new(),
+            groups: Groups::default(),
+            dirty: vec![Vec::new(); plans + 1],
+            due: BinaryHeap::new(),
+            numbers: Numbers::default(),
+            now: i64::MIN,
+            cutoff: i64::MIN,
+            dropped: Dropped::default(),
+        }
+    }
+
+    /// One that holds these events, as one would that was given them in any other way.
+    #[must_use]
+    pub fn rebuild(rules: Arc<Correlations>, options: Options, events: &[ThreatEvent<'_>], now: i64) -> Self {
+        let mut correlator = Self::new(rules, options);
+        correlator.insert(events);
+        correlator.advance(now);
+        correlator
+    }
+
+    /// How long after its arrival an event counts: what is needed to rebuild.
+    #[must_use]
+    pub fn horizon(&self) -> i64 {
+        let reach = self.rules.plans.iter().map(|plan| plan.reach).fold(self.own.reach, i64::max);
+        reach.saturating_add(self.options.allowed_lateness).saturating_add(self.options.max_skew)
+    }
+
+    /// Events that arrived before this don't count any more.
+    #[must_use]
+    pub fn cutoff(&self) -> i64 {
+        self.cutoff
+    }
+
+    /// What was dropped so far.
+    #[must_use]
+    pub fn dropped(&self) -> &Dropped {
+        &self.dropped
+    }
+
+    /// Groups and events in groups, of all tenants.
+    #[must_use]
+    pub fn size(&self) -> (usize, usize) {
+        let groups = self.tenants.iter().map(|tenant| tenant.groups).sum();
+        (groups, self.tenants.iter().map(|tenant| tenant.entries).sum())
+    }
+
+    /// Folds events in, in any order; repeated ones change nothing.
+    pub fn insert(&mut self, events: &[ThreatEvent<'_>]) -> Vec<Change> {
+        let rules = Arc::clone(&self.rules);
+        let mut key = String::new();
+        for event in events {
+            if event.arrival < self.cutoff {
+                self.dropped.late += 1;
+                continue;
+            }
+            let future = event.time > event.arrival.saturating_add(self.options.max_skew);
+            self.dropped.future += u64::from(future);
+            let time = if future { event.arrival } else { event.time };
+            let tenant = self.tenant(event.tenant);
+            let feeds = rules.feeds(event.rule);
+            for feed in feeds {
+                self.feed(event, time, tenant, feed, &mut key);
+            }
+            let of = &self.tenants[tenant as usize];
+            let alone = || rules.alone(feeds.iter().map(|feed| feed.plan), |plan| of.on[plan]);
+            if event.severity >= of.alert_severity && alone() {
+                key.clear();
+                key.push_str(event.rule);
+                push_value(&mut key, false, event.host.unwrap_or_default());
+                let point = Point { time, id: event.id, arrival: event.arrival, value: 0, slot: 0 };
+                self.push(tenant, rules.plans.len(), &key, point, None);
+            }
+        }
+        let mut changes = self.settle(false);
+        self.evict(&mut changes);
+        changes
+    }
+
+    /// Tells that nothing arrives before `now` any more: decides what waited for that and forgets what is
+    /// beyond the horizon.
+    pub fn advance(&mut self, now: i64) -> Vec<Change> {
+        let mut changes = Vec::new();
+        if now <= self.now {
+            return changes;
+        }
+        self.now = now;
+        while self.mark_due() {
+            changes.extend(self.settle(false));
+        }
+        let horizon = self.horizon();
+        let step = (horizon / STEPS).max(1);
+        let cutoff = now.saturating_sub(horizon).div_euclid(step).saturating_mul(step);
+        if cutoff > self.cutoff {
+            self.cutoff = cutoff;
+            self.forget(cutoff, &mut changes);
+        }
+        changes
+    }
+
+    /// Marks what waited for this moment; whether there was any.
+    fn mark_due(&mut self) -> bool {
+        let mut any = false;
+        while self.due.peek().is_some_and(|Reverse((due, _))| *due <= self.now) {
+            if let Some(Reverse((_, place))) = self.due.pop() {
+                self.mark(place);
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// All episodes that make alerts, with their members, in order.
+    #[must_use]
+    pub fn episodes(&self) -> Vec<Episode> {
+        let mut episodes = Vec::new();
+        for (_, group) in self.groups.iter() {
+            if !self.makes_alerts(group) {
+                continue;
+            }
+            let window = self.plan(group.plan).rule.timespan;
+            let of = group.identity.clone().unwrap_or_else(|| Arc::new(self.identity(group)));
+            let mut add = |(first_seen, last_seen, count), members, number| {
+                let summary = Summary { of: Arc::clone(&of), first_seen, last_seen, count };
+                episodes.push(Episode { summary, members, number });
+            };
+            match &group.state {
+                State::Sliding(sliding) => {
+                    for span in &sliding.spans {
+                        let members = sliding.members(span, window).iter().map(|point| point.id).collect();
+                        add(sliding.extent(span, window), members, span.number);
+                    }
+                }
+                State::Recomputed(recomputed) => {
+                    for episode in &recomputed.episodes {
+                        let members = episode.members.iter().map(|(_, id)| *id).collect();
+                        add(episode.extent(), members, episode.number);
+                    }
+                }
+            }
+        }
+        episodes.sort_unstable();
+        episodes
+    }
+
+    pub(super) fn plan(&self, plan: u32) -> &Plan {
+        self.rules.plans.get(plan as usize).unwrap_or(&self.own)
+    }
+
+    fn tenant(&mut self, id: TenantId) -> u32 {
+        if let Some(tenant) = self.by_id.get(&id) {
+            return *tenant;
+        }
+        let own = self.options.tenants.get(&id);
+        let on = |plan: &Plan| own.is_none_or(|own| !own.off.contains(&plan.rule.id));
+        self.tenants.push(Tenant {
+            id,
+            alert_severity: own.and_then(|own| own.alert_severity).unwrap_or(self.options.alert_severity),
+            on: self.rules.plans.iter().map(on).collect(),
+            groups: 0,
+            entries: 0,
+        });
+        let tenant = (self.tenants.len() - 1) as u32;
+        self.by_id.insert(id, tenant);
+        tenant
+    }
+
+    /// Gives an event to a correlation, unless it lacks a field.
+    fn feed(&mut self, event: &ThreatEvent<'_>, time: i64, tenant: u32, feed: &Feed, key: &mut String) {
+        if !self.tenants[tenant as usize].on[feed.plan] {
+            return;
+        }
+        let mut value = String::new();
+        if !join(key, &feed.group, event) || !join(&mut value, &feed.values, event) {
+            return;
+        }
+        let point = Point { time, id: event.id, arrival: event.arrival, value: 0, slot: feed.slot };
+        self.push(tenant, feed.plan, key, point, Some(&value));
+    }
+
+    fn push(&mut self, tenant: u32, plan: usize, key: &str, mut point: Point, value: Option<&str>) {
+        let of = self.rules.plans.get(plan).unwrap_or(&self.own);
+        let kind = of.rule.kind;
+        let (place, added) = self.groups.find_or_add(tenant, plan as u32, key, of);
+        self.tenants[tenant as usize].groups += usize::from(added);
+        let Some(group) = self.groups.get_mut(place) else { return };
+        let known = value.map_or(Some(0), |text| group.value(kind, text));
+        if let Some(value) = known {
+            point.value = value;
+            group.newest = group.newest.max(point.arrival);
+            group.points().push(point);
+        }
+        self.mark(place);
+    }
+
+    pub(super) fn mark(&mut self, place: u32) {
+        let Some(group) = self.groups.get_mut(place).filter(|group| !group.dirty) else { return };
+        group.dirty = true;
+        self.dirty[group.plan as usize].push(place);
+    }
+
+    /// Works out what is marked, parents before children, and says what changed.
+    pub(super) fn settle(&mut self, forgetting: bool) -> Vec<Change> {
+        let (mut changes, mut empty) = (Vec::new(), Vec::new());
+        for plan in 0..self.dirty.len() {
+            for place in std::mem::take(&mut self.dirty[plan]) {
+                let Some(mut group) = self.groups.take(place) else { continue };
+                group.dirty = false;
+                let (changed, deltas) = self.apply(place, &mut group, forgetting);
+                self.tell(&mut group, deltas, &mut changes);
+                let tenant = &mut self.tenants[group.tenant as usize];
+                tenant.entries = tenant.entries + group.len() - group.counted;
+                group.counted = group.len();
+                if group.is_empty() {
+                    empty.push(place);
+                }
+                self.groups.put(place, group);
+                if changed {
+                    self.pass_on(place);
+                }
+            }
+        }
+        for place in empty {
+            if self.groups.get(place).is_some_and(Group::is_empty)
+                && let Some(group) = self.groups.remove(place)
+            {
+                self.tenants[group.tenant as usize].groups -= 1;
+            }
+        }
+        changes
+    }
+
+    /// Works one group out: whether its episodes changed, and what to tell of it.
+    fn apply(&mut self, place: u32, group: &mut Group, forgetting: bool) -> (bool, Vec<Delta>) {
+        let rules = Arc::clone(&self.rules);
+        let own = Arc::clone(&self.own);
+        let plan = rules.plans.get(group.plan as usize).unwrap_or(&own);
+        let parents = self.parents(group, plan);
+        let changed = std::mem::take(&mut group.changed);
+        match &mut group.state {
+            State::Sliding(sliding) => {
+                let deltas = sliding.apply(plan, &mut self.numbers);
+                (changed || !deltas.is_empty(), deltas)
+            }
+            State::Recomputed(recomputed) => {
+                let floor = self.cutoff.saturating_add(self.options.max_skew);
+                let clock = Clock { now: self.now, floor, lateness: self.options.allowed_lateness };
+                let before = recomputed.due;
+                let (differs, deltas) =
+                    recomputed.apply(plan, &parents, clock, forgetting, &mut self.numbers);
+                if let Some(due) = recomputed.due.filter(|due| Some(*due) != before) {
+                    self.due.push(Reverse((due, place)));
+                }
+                (changed || differs, deltas)
+            }
+        }
+    }
+
+    /// The episodes that are inputs of a group.
+    fn parents(&self, group: &mut Group, plan: &Plan) -> Vec<Parental> {
+        let State::Recomputed(recomputed) = &mut group.state else { return Vec::new() };
+        recomputed.parents.retain(|place| self.groups.get(*place).is_some_and(Group::has_episodes));
+        let places: Vec<u32> = recomputed.parents.iter().copied().collect();
+        let mut parentals = Vec::new();
+        for place in places {
+            let Some(parent) = self.groups.get(place) else { continue };
+            let of = self.plan(parent.plan);
+            let Some(chain) = of.children.iter().find(|chain| chain.plan == group.plan as usize) else {
+                continue;
+            };
+            let text = pick(&parent.key, &chain.values);
+            if let Some(value) = group.value(plan.rule.kind, &text) {
+                parentals.extend(parent.parentals(of, chain.slot, value));
+            }
+        }
+        parentals
+    }
+
+    /// Marks the groups that a group's episodes are inputs of.
+    fn pass_on(&mut self, place: u32) {
+        let rules = Arc::clone(&self.rules);
+        let Some(group) = self.groups.get(place) else { return };
+        let Some(plan) = rules.plans.get(group.plan as usize) else { return };
+        let (tenant, has_episodes) = (group.tenant, group.has_episodes());
+        let keys: Vec<String> = plan.children.iter().map(|chain| pick(&group.key, &chain.group)).collect();
+        let newest = group.newest;
+        for (chain, key) in plan.children.iter().zip(keys) {
+            if !self.tenants[tenant as usize].on[chain.plan] {
+                continue;
+            }
+            let of = &rules.plans[chain.plan];
+            let (child, added) = self.groups.find_or_add(tenant, chain.plan as u32, &key, of);
+            self.tenants[tenant as usize].groups += usize::from(added);
+            let Some(group) = self.groups.get_mut(child) else { continue };
+            if let State::Recomputed(recomputed) = &mut group.state
+                && has_episodes
+            {
+                recomputed.parents.insert(place);
+                group.newest = group.newest.max(newest);
+            }
+            self.mark(child);
+        }
+    }
+
+    /// Whether a group's episodes make alerts, or only serve others.
+    fn makes_alerts(&self, group: &Group) -> bool {
+        let on = &self.tenants[group.tenant as usize].on;
+        let referring = self.plan(group.plan).children.iter().map(|chain| chain.plan);
+        self.rules.alone(referring, |plan| on[plan])
+    }
+
+    pub(super) fn tell(&self, group: &mut Group, deltas: Vec<Delta>, changes: &mut Vec<Change>) {
+        if deltas.is_empty() || !self.makes_alerts(group) {
+            return;
+        }
+        let of = group.identity.take().unwrap_or_else(|| Arc::new(self.identity(group)));
+        for Delta { kind, number, first_seen, last_seen, count, added, removed, absorbed } in deltas {
+            let summary = Summary { of: Arc::clone(&of), first_seen, last_seen, count };
+            changes.push(Change { kind, number, summary, added, removed, absorbed });
+        }
+        group.identity = Some(of);
+    }
+
+    fn identity(&self, group: &Group) -> Identity {
+        let tenant = self.tenants[group.tenant as usize].id;
+        let correlation = self.rules.plans.get(group.plan as usize).map(|plan| &plan.rule);
+        let mut values = values_of(&group.key).map(str::to_owned);
+        let (rule, revision, group) = match correlation {
+            Some(rule) => {
+                (rule.id.clone(), rule.revision.clone(), rule.group_by.iter().cloned().zip(values).collect())
+            }
+            None => {
+                let rule = values.next().unwrap_or_default();
+                (rule, None, values.map(|host| ("host".to_owned(), host)).collect())
+            }
+        };
+        Identity { tenant, rule, revision, correlation: correlation.is_some(), group }
+    }
+}
+
+/// The event's values of some fields as a key; whether it has them all.
+fn join(key: &mut String, fields: &[String], event: &ThreatEvent<'_>) -> bool {
+    key.clear();
+    for (index, field) in fields.iter().enumerate() {
+        let value = event.fields.iter().find(|(name, _)| name == field).map(|(_, value)| *value);
+        let Some(value) = value.filter(|value| !value.is_empty()) else { return false };
+        push_value(key, index == 0, value);
+    }
+    true
+}
+
+/// Some of a key's values as a key.
+fn pick(key: &str, places: &[usize]) -> String {
+    let values: Vec<&str> = values_of(key).collect();
+    let mut picked = String::new();
+    for (index, place) in places.iter().enumerate() {
+        push_value(&mut picked, index == 0, values.get(*place).copied().unwrap_or_default());
+    }
+    picked
+}
