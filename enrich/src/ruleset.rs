@@ -10,6 +10,7 @@ use hashbrown::HashMap;
 use inosec_schemas::{EventClass, TenantId, TenantRule, derived_id};
 use uuid::Uuid;
 
+use crate::correlate::{Correlation, Correlations};
 use crate::sigma::{
     Engine, Filter, FilterId, Level, Placeholders, Problem, Rule, RuleId, Selection, Tenants, TooLarge,
 };
@@ -23,6 +24,8 @@ pub struct RuleFiles {
     pub rules: Vec<Rule>,
     /// All filters, on for everyone.
     pub filters: Vec<Filter>,
+    /// All correlations: what they group by and measure, matches keep.
+    pub correlations: Vec<Correlation>,
     /// The ids of rules that are off unless a tenant switches them on.
     pub optional: HashSet<String>,
     /// For exceptions that use `expand`.
@@ -97,6 +100,11 @@ impl Ruleset {
         classes: &[EventClass],
         exceptions: Vec<(TenantId, String, String)>,
     ) -> Result<Self, TooLarge> {
+        let (correlations, _) = Correlations::new(&files.correlations, &files.rules);
+        let mut rules = files.rules.clone();
+        for rule in &mut rules {
+            rule.kept.extend(correlations.fields_for(&rule.id).into_iter().map(str::to_owned));
+        }
         let by_id: Map<&str, &Rule> = files.rules.iter().map(|rule| (rule.id.as_str(), rule)).collect();
         let (mut filters, mut excepting, mut problems) = (files.filters.clone(), Vec::new(), Vec::new());
         for (tenant, id, text) in &exceptions {
@@ -112,8 +120,8 @@ impl Ruleset {
             }
         }
         Ok(Self {
-            engine: Arc::new(Engine::new(files.rules.clone(), filters, classes)?),
-            details: files.rules.iter().map(Detail::of).collect(),
+            details: rules.iter().map(Detail::of).collect(),
+            engine: Arc::new(Engine::new(rules, filters, classes)?),
             tenants: Tenants::default(),
             numbers: Map::default(),
             everyone: 0,
@@ -226,6 +234,10 @@ id: other
 logsource: {product: windows}
 detection: {a: {f: v}, condition: a}
 ---
+title: Many
+id: many
+correlation: {type: event_count, rules: [one], group-by: [grouped], timespan: 1h, condition: {gte: 3}}
+---
 title: Known good
 id: good
 logsource: {product: windows}
@@ -238,6 +250,7 @@ filter: {rules: any, a: {g: v}, condition: not a}
         let files = RuleFiles {
             rules: parsed.rules,
             filters: parsed.filters,
+            correlations: parsed.correlations,
             optional: HashSet::from(["other".to_owned()]),
             placeholders: Placeholders::default(),
         };
@@ -293,8 +306,8 @@ filter: {rules: any, a: {g: v}, condition: not a}
         let ruleset = ruleset(&[], None);
         let detail = ruleset.detail(RuleId(0));
         assert_eq!((detail.techniques.as_slice(), detail.severity_id), (&["T1059.001".to_owned()][..], 5));
-        assert_eq!(detail.fields, ["f", "shown"]);
+        assert_eq!(detail.fields, ["f", "grouped", "shown"]);
         let wanted = &ruleset.engine().class_fields().classes[0].1;
-        assert_eq!(wanted.fields.len(), 3, "f, the filter's g, and what is shown");
+        assert_eq!(wanted.fields.len(), 4, "f, the filter's g, what is shown and what is grouped by");
     }
 }

@@ -83,7 +83,7 @@ async fn database(config: &Config, name: &str) -> Result<String, (u8, String)> {
 fn detection_rules(config: &Config) -> Result<String, (u8, String)> {
     let configured = rules::configured(&config.rules, &rules::placeholders(&config.rules));
     let parsed = configured.map_err(|error| (FAULTY, chain(&error)))?.parsed;
-    let left_out = parsed.problems.iter().filter(|problem| !problem.correlation).count();
+    let left_out = parsed.problems.len();
     let filters = parsed.filters.len();
     Ok(format!(
         "{} rules, {filters} filters, {left_out} left out (`inosec rules check` says why)",

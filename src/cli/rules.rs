@@ -8,7 +8,7 @@ mod test;
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use inosec_enrich::{Parsed, Problem};
+use inosec_enrich::Parsed;
 use inosec_schemas::Catalog;
 
 use super::{Failure, Output, chain};
@@ -89,16 +89,11 @@ fn catalog(config: &Config) -> Result<Catalog, Failure> {
     databases::catalog(config).map_err(|error| Failure::new(chain(&error)))
 }
 
-/// The problems that keep a rule from running.
-fn errors(parsed: &Parsed) -> impl Iterator<Item = &Problem> {
-    parsed.problems.iter().filter(|problem| !problem.correlation)
-}
-
 /// Says on stderr which rules are left out, for commands that go on without them.
 fn tell_left_out(parsed: &Parsed, output: &Output) {
     const SHOWN: usize = 10;
-    let count = errors(parsed).count();
-    for problem in errors(parsed).take(SHOWN) {
+    let count = parsed.problems.len();
+    for problem in parsed.problems.iter().take(SHOWN) {
         output.note(&format!("left out: {problem}"));
     }
     if count > SHOWN {

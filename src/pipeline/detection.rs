@@ -75,17 +75,17 @@ fn read(config: &Config) -> Result<RuleFiles, Error> {
     let configured = rules::configured(&config.rules, &placeholders);
     let rules::Configured { parsed, optional } =
         configured.map_err(|error| Error::Config(format!("[rules] {error}")))?;
-    let problems = parsed.problems.iter().filter(|problem| !problem.correlation);
-    for problem in problems.clone() {
+    for problem in &parsed.problems {
         warn!(%problem, "a rule is left out");
     }
     info!(
         rules = parsed.rules.len(),
         filters = parsed.filters.len(),
-        left_out = problems.count(),
+        left_out = parsed.problems.len(),
         "rules read"
     );
-    Ok(RuleFiles { rules: parsed.rules, filters: parsed.filters, optional, placeholders })
+    let inosec_enrich::Parsed { rules, filters, correlations, .. } = parsed;
+    Ok(RuleFiles { rules, filters, correlations, optional, placeholders })
 }
 
 async fn compile(

@@ -165,7 +165,7 @@ fn json_lines(file: &str, text: &str, placeholders: &Placeholders, parsed: &mut 
 }
 
 fn problem(file: String, line: usize, message: &str) -> Problem {
-    Problem { file, line, rule: None, message: message.to_owned(), correlation: false }
+    Problem { file, line, rule: None, message: message.to_owned() }
 }
 
 #[cfg(test)]

@@ -102,8 +102,11 @@ fn check_names_file_line_and_what_to_change_and_fails_only_on_errors() {
     }
 
     let broken = WHOAMI.replace("Image|endswith", "Image|endwith").replace("6a4e", "7777");
-    let broken =
-        folder.write("b/broken.yml", &format!("{broken}---\n{WHOAMI}---\ntitle: C\ncorrelation: {{}}\n"));
+    let id = WHOAMI.lines().find_map(|line| line.strip_prefix("id: ")).unwrap();
+    let many = format!(
+        "title: Many\nid: many\ncorrelation: {{type: event_count, rules: [{id}], timespan: 1h, condition: {{gte: 3}}}}\n"
+    );
+    let broken = folder.write("b/broken.yml", &format!("{broken}---\n{WHOAMI}---\n{many}"));
     let bad = run(&["--output", "json", "check", &path]);
     assert_eq!(bad.status.code(), Some(1));
     let report = document(&bad);

@@ -400,5 +400,5 @@ fn why_left_out(
 
 fn problem(rule: &Correlation, message: String) -> Problem {
     let (file, line) = rule.origin.clone();
-    Problem { file, line, rule: Some(rule.id.clone()), message, correlation: false }
+    Problem { file, line, rule: Some(rule.id.clone()), message }
 }

@@ -174,7 +174,6 @@ impl Filter {
             line,
             rule: Some(rule.id.clone()),
             message,
-            correlation: false,
         };
         let node = yaml::documents(text).into_iter().next();
         let node = node.unwrap_or_else(|| Err((Fault::new(1, "the exception is empty"), None)));
@@ -201,8 +200,6 @@ pub struct Problem {
     pub rule: Option<String>,
     /// What is wrong and what to change.
     pub message: String,
-    /// Of no use any more: sound correlations are in [`Parsed::correlations`], and others are plain problems.
-    pub correlation: bool,
 }
 
 impl fmt::Display for Problem {
@@ -289,7 +286,7 @@ impl Parsed {
 
     fn problem(&mut self, file: &str, rule: Option<String>, fault: Fault) {
         let (file, Fault { line, message }) = (file.to_owned(), fault);
-        self.problems.push(Problem { file, line, rule, message, correlation: false });
+        self.problems.push(Problem { file, line, rule, message });
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use inosec_enrich::{Engine, Problem};
+use inosec_enrich::{Correlations, Engine, Problem};
 use serde_json::{Value, json};
 
 use super::super::{Failure, Output};
@@ -40,11 +40,12 @@ pub fn check(args: &Args, config: &Config, output: &Output) -> Result<(), Failur
     let parsed = super::load(&args.rules.paths, config)?;
     let catalog = super::catalog(config)?;
     let classes = catalog.classes();
-    let (correlations, errors): (Vec<_>, Vec<_>) =
-        parsed.problems.into_iter().partition(|problem| problem.correlation);
+    let (_, unresolved) = Correlations::new(&parsed.correlations, &parsed.rules);
+    let errors = parsed.problems.into_iter().chain(unresolved).collect();
+    let correlations = parsed.correlations.len();
     let engine = Arc::new(Engine::new(parsed.rules, parsed.filters, &classes)?);
     let warnings = rules::lint(&engine, &classes);
-    let mut report = Report { engine, correlations: correlations.len(), errors, warnings, measured: None };
+    let mut report = Report { engine, correlations, errors, warnings, measured: None };
     if let Some(file) = &args.sample {
         let sample = Sample::read(file, &report.engine, &catalog, rules::limits(config))?;
         report.measured = Some((sample.events, sample.measure(&report.engine)?));

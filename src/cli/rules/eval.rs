@@ -251,7 +251,7 @@ fn find<'a>(named: &str, parsed: &'a Parsed) -> Result<&'a Rule, Failure> {
     if let Some(rule) = found {
         return Ok(rule);
     }
-    match super::errors(parsed).find(|problem| problem.rule.as_deref() == Some(named)) {
+    match parsed.problems.iter().find(|problem| problem.rule.as_deref() == Some(named)) {
         Some(problem) => Err(Failure::new(format!("the rule has an error: {problem}"))),
         None => Err(Failure::new(format!(
             "no rule has the id, name or title {named:?}: `inosec rules list` shows them"
