@@ -1,4 +1,5 @@
-//! What is added to events: where their addresses are ([`geo`]), and detection, Sigma rules in, hits out.
+//! What is added to events: where their addresses are ([`geo`]); detection, Sigma rules in, hits out; and
+//! correlation, hits in, episodes out ([`correlate`]).
 //!
 //! Pure: no clock, no I/O. Rule texts are parsed ([`parse`]) and compiled once for all tenants into an
 //! [`Engine`]; a [`Matcher`] carries a batch of events of one [`EventClass`](inosec_schemas::EventClass), as columns, over it and
