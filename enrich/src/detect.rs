@@ -121,9 +121,10 @@ impl Detector {
                 row += 1;
             }
             let tenant = rows.tenant(row);
-            let (_, owner) = *last
-                .filter(|(known, _)| *known == tenant)
-                .get_or_insert_with(|| (tenant, self.ruleset.number(tenant)));
+            let owner = match last {
+                Some((known, owner)) if known == tenant => owner,
+                _ => self.ruleset.number(tenant),
+            };
             last = Some((tenant, owner));
             self.rows.push(row as u32);
             self.owners.push(owner);

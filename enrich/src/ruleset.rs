@@ -100,13 +100,13 @@ impl Ruleset {
         classes: &[EventClass],
         exceptions: Vec<(TenantId, String, String)>,
     ) -> Result<Self, TooLarge> {
-        let (correlations, _) = Correlations::new(&files.correlations, &files.rules);
+        let (correlations, mut problems) = Correlations::new(&files.correlations, &files.rules);
         let mut rules = files.rules.clone();
         for rule in &mut rules {
             rule.kept.extend(correlations.fields_for(&rule.id).into_iter().map(str::to_owned));
         }
         let by_id: Map<&str, &Rule> = files.rules.iter().map(|rule| (rule.id.as_str(), rule)).collect();
-        let (mut filters, mut excepting, mut problems) = (files.filters.clone(), Vec::new(), Vec::new());
+        let (mut filters, mut excepting) = (files.filters.clone(), Vec::new());
         for (tenant, id, text) in &exceptions {
             // What is said of a rule that isn't loaded waits until it is.
             let Some(rule) = by_id.get(id.as_str()) else { continue };
@@ -165,7 +165,8 @@ impl Ruleset {
         &self.engine
     }
 
-    /// The exceptions that can't be read: their rules run without them.
+    /// The correlations that don't resolve, and the exceptions that can't be read: the rules run without
+    /// them.
     #[must_use]
     pub fn problems(&self) -> &[Problem] {
         &self.problems
@@ -299,6 +300,17 @@ filter: {rules: any, a: {g: v}, condition: not a}
         assert_eq!(some.problems().len(), 1, "what is off is not read");
         assert!(some.problems()[0].to_string().contains(&Uuid::from_u128(2).to_string()));
         assert!(Arc::ptr_eq(some.engine(), ruleset(&said, Some(&some)).engine()));
+    }
+
+    #[test]
+    fn a_correlation_that_does_not_resolve_is_named() {
+        let parsed =
+            parse("rules.yml", &RULES.replace("rules: [one]", "rules: [gone]"), &Placeholders::default());
+        let (rules, correlations) = (parsed.rules, parsed.correlations);
+        let files = RuleFiles { rules, correlations, ..RuleFiles::default() };
+        let ruleset = Ruleset::new(&files, &[], &[], None).unwrap();
+        assert_eq!(ruleset.problems().len(), 1);
+        assert_eq!(ruleset.problems()[0].rule.as_deref(), Some("many"));
     }
 
     #[test]

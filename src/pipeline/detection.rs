@@ -99,7 +99,7 @@ async fn compile(
     });
     let ruleset = compiled.await?.map_err(|error| Error::Config(format!("[rules] {error}")))?;
     for problem in ruleset.problems() {
-        warn!(%problem, "an exception can't be read: the rule runs without it");
+        warn!(%problem, "left out: the rule runs without it");
     }
     let rules = ruleset.engine().rules().len();
     info!(rules, seconds = started.elapsed().as_secs_f64(), "rules ready");

@@ -41,25 +41,14 @@ pub fn work(
     geo: geo::Current,
     detection: Option<&Detection>,
 ) -> Redo {
-    let work = Work::new(config, database, catalog, store, geo, detection);
+    let level = config.databases[database].zstd_level;
+    let options = SealOptions { blocks: BlockOptions { level, ..BlockOptions::default() } };
+    let decoder = Decoder::new(catalog, rules::limits(config));
+    let work = Work { store, tools: Mutex::new((decoder, detection.map(Detection::stage))), geo, options };
     Arc::new(move |messages, number| work.prepare(messages, number))
 }
 
 impl Work {
-    fn new(
-        config: &Config,
-        database: &str,
-        catalog: &Catalog,
-        store: Arc<Store>,
-        geo: geo::Current,
-        detection: Option<&Detection>,
-    ) -> Self {
-        let level = config.databases[database].zstd_level;
-        let options = SealOptions { blocks: BlockOptions { level, ..BlockOptions::default() } };
-        let decoder = Decoder::new(catalog, rules::limits(config));
-        Self { store, tools: Mutex::new((decoder, detection.map(Detection::stage))), geo, options }
-    }
-
     /// Messages to what the database takes. CPU work: not for async threads. Done again after a GeoIP
     /// database was replaced, rows are the same but may name another country.
     fn prepare(&self, messages: Messages, number: i64) -> Sealed {
