@@ -1,4 +1,4 @@
-//! Lists the pack of rules under `rules/detection`, so that the binary carries it.
+//! Lists the pack of rules under `rules/detection` and `rules/correlation`, so that the binary carries it.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,9 @@ use std::{env, fs, io};
 fn main() -> io::Result<()> {
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
     let mut files = Vec::new();
-    walk(&root.join("rules/detection"), &mut files)?;
+    for folder in ["rules/detection", "rules/correlation"] {
+        walk(&root.join(folder), &mut files)?;
+    }
     files.sort_unstable();
     let mut list = String::from("&[\n");
     for file in &files {

@@ -12,7 +12,7 @@ mod cloud;
 mod intrusion;
 mod lines;
 mod network;
-mod random;
+pub(crate) mod random;
 mod security;
 mod sysmon;
 mod threats;

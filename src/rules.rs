@@ -3,12 +3,15 @@
 //! ```text
 //! paths ─ load ─► Parsed ─ Engine ─┬─ lint, measure ─► what to change      rules check
 //!                                  ├─ Evaluator ────► hits by line         rules eval
+//!                                  ├─ Detections ───► Episodes             rules eval, test
 //!                                  ├─ Explanation ──► why, part by part    rules eval --explain
 //!                                  └─ pack ─────────► fixtures that fail   rules test
 //! ```
 //!
 //! No server is asked for anything, and events take the road's own way from bytes to columns.
 
+mod detections;
+mod episodes;
 mod evaluator;
 mod explain;
 mod lint;
@@ -23,6 +26,8 @@ use inosec_ingest::Limits;
 
 use crate::config::{self, Config};
 
+pub use detections::{Detected, Detections};
+pub use episodes::{Episode, Episodes};
 pub use evaluator::{Evaluator, Outcome};
 pub use explain::{Explainer, Explanation};
 pub use lint::{NEVER_RUNS, Warning, lint};
@@ -46,8 +51,11 @@ pub enum Error {
     /// The rules don't go together.
     #[error(transparent)]
     TooLarge(#[from] inosec_enrich::TooLarge),
+    /// A stream is missing.
+    #[error("there is no stream {0}: the schemas in the configured folder took its place")]
+    NoStream(&'static str),
     /// There is no pack.
-    #[error("{0}: no pack of rules: a folder `detection` beside a folder `fixtures`")]
+    #[error("{0}: no pack of rules: a folder `detection` or `correlation` beside a folder `fixtures`")]
     NoPack(PathBuf),
 }
 

@@ -1,6 +1,7 @@
 //! `inosec rules`: detection rules on disk, without any server.
 
 mod check;
+mod episodes;
 mod eval;
 mod list;
 mod test;
@@ -27,22 +28,32 @@ enum Action {
     ///
     /// Every rule is parsed and compiled as `run` would do it. Errors name file, line and rule; warnings
     /// tell of rules that never run because no supported format gives such events, of rules without id or
-    /// level, of selections nobody uses, and of tests that cost more than they need. Correlations are
-    /// counted apart. Exit status 0: no rule has an error.
+    /// level, of selections nobody uses, of tests that cost more than they need, and of rules of level high
+    /// that correlations leave without alerts of their own. Exit status 0: no rule has an error.
     Check(check::Args),
     /// Run rules over files of events and print each hit as a JSON line.
     ///
     /// Events are taken as they come from Kafka: one JSON object or line of text a line, in any supported
     /// format. A hit is {"rule_id", "title", "file", "line"}, in order of file, line and rule_id, whatever
     /// --output says. Lines that can't be read and events without a log source are counted on stderr.
+    ///
+    /// If there are correlations among the rules, the episodes of all files together follow: {"episode":
+    /// {"rule_id", "title", "group", "first_seen", "last_seen", "count", "members"}}, in order of time. These
+    /// are the alerts that `run` would make of the same events: of correlations, and of rules from level
+    /// high on that feed none. Members are hits: {"rule_id", "file", "line"}. Each event counts as arrived
+    /// the moment it happened, whatever the order of lines and files; one that tells no time as arrived now.
     Eval(eval::Args),
     /// Run a pack's rules over its fixtures: each fires where it must, and on no near-miss.
     ///
     /// A pack is a folder `detection` of rules, one a file, beside a folder `fixtures` with their events:
     /// lines such as {"fires": true, "why": "short flag", "event": {…}}, or "raw": "…" for a line of text.
-    /// Exit status 0: everything behaves.
+    /// A folder `correlation` beside them holds correlations; their fixtures lie in `fixtures/correlation`,
+    /// a case a line: {"why": "twelve users", "episodes": [12], "events": [{"times": 12, "every": "5s",
+    /// "event": {…}}]}, with the number of threat events of each episode that the events come to. `{n}` is
+    /// replaced by 1, 2, …, `{time}`, `{stamp}` or `{epoch}` by a time as the format writes it. Each case
+    /// must come to the same in random order and with every event twice. Exit status 0: everything behaves.
     Test(test::Args),
-    /// List rules: id, level, title, log source and file; of a tenant, which it has.
+    /// List rules and correlations: id, level, title, log source and file; of a tenant, which it has.
     List(list::Args),
 }
 

@@ -49,6 +49,13 @@ fn count(subject: Subject, tally: Tally) {
     }
 }
 
+/// The configured databases, read once.
+pub async fn databases(config: &config::Geo) -> Result<Geo, Error> {
+    let (_, current) = Keeper::start(config).await?;
+    let geo = current.0.borrow().clone();
+    Ok(geo)
+}
+
 /// Reads a database on a thread of its own: up to a second of work.
 pub async fn load(subject: Subject, path: &Path) -> Result<Database, Error> {
     let file = path.to_owned();

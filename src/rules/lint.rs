@@ -2,13 +2,15 @@
 
 use std::collections::HashSet;
 
-use inosec_enrich::{Engine, FilterId, LogSource, Rule, costs};
+use inosec_enrich::{Correlation, Engine, FilterId, Level, LogSource, Rule, costs};
 use inosec_schemas::EventClass;
 
 use super::logsource;
 
 /// The kind of the warning that a rule never runs: there are many of a kind, so they are shown together.
 pub const NEVER_RUNS: &str = "never-runs";
+
+const NO_ID: &str = "no id, so its title stands for one: give it a UUID that never changes";
 
 /// Something worth a look.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,16 +21,16 @@ pub struct Warning {
     pub file: String,
     /// The line, counted from 1.
     pub line: usize,
-    /// The rule's or filter's id.
+    /// The rule's, filter's or correlation's id.
     pub rule: String,
     /// What is odd and what to change.
     pub message: String,
 }
 
-/// Everything odd about the rules and filters, in the order they were loaded; `classes` are those that
-/// events can have.
+/// Everything odd about the rules, filters and correlations, in the order they were loaded; `classes` are
+/// those that events can have.
 #[must_use]
-pub fn lint(engine: &Engine, classes: &[EventClass]) -> Vec<Warning> {
+pub fn lint(engine: &Engine, correlations: &[Correlation], classes: &[EventClass]) -> Vec<Warning> {
     let mut warnings = Vec::new();
     for rule in engine.rules() {
         for (kind, message) in odd(rule, classes) {
@@ -44,7 +46,34 @@ pub fn lint(engine: &Engine, classes: &[EventClass]) -> Vec<Warning> {
             warnings.push(Warning { kind: "idle-filter", file, line, rule, message });
         }
     }
+    warnings.extend(silenced(engine.rules(), correlations));
+    for rule in correlations.iter().filter(|rule| !rule.has_id) {
+        let (file, line) = rule.origin.clone();
+        let (rule, message) = (rule.id.clone(), NO_ID.to_owned());
+        warnings.push(Warning { kind: "no-id", file, line, rule, message });
+    }
     warnings
+}
+
+/// Rules of level high and above that lose their alerts to correlations.
+fn silenced<'a>(
+    rules: &'a [Rule],
+    correlations: &'a [Correlation],
+) -> impl Iterator<Item = Warning> + use<'a> {
+    let named = rules.iter().map(|rule| (&rule.id, &rule.name, rule.level, &rule.origin));
+    let named = named.chain(correlations.iter().map(|rule| (&rule.id, &rule.name, rule.level, &rule.origin)));
+    named.filter(|(.., level, _)| *level >= Level::High).filter_map(|(id, name, level, origin)| {
+        let refers = |of: &&Correlation| of.rules.iter().any(|by| by == id || Some(by) == name.as_ref());
+        let referring: Vec<&Correlation> = correlations.iter().filter(refers).collect();
+        let by = &referring.first().filter(|_| !referring.iter().any(|of| of.generate))?.title;
+        let level = level.name();
+        let message = format!(
+            "of level {level}, but without alerts of its own: `{by}` refers to it, and nothing that does says \
+             `generate: true`"
+        );
+        let (file, line) = origin.clone();
+        Some(Warning { kind: "silenced", file, line, rule: id.clone(), message })
+    })
 }
 
 fn odd(rule: &Rule, classes: &[EventClass]) -> Vec<(&'static str, String)> {
@@ -53,8 +82,7 @@ fn odd(rule: &Rule, classes: &[EventClass]) -> Vec<(&'static str, String)> {
         found.push((NEVER_RUNS, never_runs(&rule.logsource, classes)));
     }
     if !rule.has_id {
-        let message = "no id, so its title stands for one: give it a UUID that never changes";
-        found.push(("no-id", message.to_owned()));
+        found.push(("no-id", NO_ID.to_owned()));
     }
     if !rule.has_level {
         let message = "no level: medium is assumed, write how serious a match is";

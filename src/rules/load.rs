@@ -40,9 +40,9 @@ const PACK: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/pack.rs"));
 /// What the configuration says.
 #[derive(Debug, Default)]
 pub struct Configured {
-    /// All rules and filters.
+    /// All rules, filters and correlations.
     pub parsed: Parsed,
-    /// The ids of rules that are off unless a tenant switches them on.
+    /// The ids of rules and correlations that are off unless a tenant switches them on.
     pub optional: HashSet<String>,
 }
 
@@ -57,9 +57,10 @@ pub fn configured(rules: &config::Rules, placeholders: &Placeholders) -> Result<
     }
     let mut seen = HashSet::new();
     add(&find(&rules.paths, &mut seen)?, placeholders, &mut parsed)?;
-    let everyone = parsed.rules.len();
+    let (everyone, common) = (parsed.rules.len(), parsed.correlations.len());
     add(&find(&rules.optional, &mut seen)?, placeholders, &mut parsed)?;
-    let optional = parsed.rules[everyone..].iter().map(|rule| rule.id.clone()).collect();
+    let optional = parsed.rules[everyone..].iter().map(|rule| rule.id.clone());
+    let optional = optional.chain(parsed.correlations[common..].iter().map(|rule| rule.id.clone())).collect();
     Ok(Configured { parsed, optional })
 }
 

@@ -1,22 +1,32 @@
-//! A pack of rules with fixtures: each rule fires on the events that must fire it, and on no near-miss.
+//! A pack of rules with fixtures: each rule fires on the events that must fire it, and on no near-miss;
+//! each correlation comes to the episodes it must.
 //!
 //! `detection/<area>/<name>.yml` holds one rule, `fixtures/<area>/<name>.ndjson` its events, a JSON object
 //! a line: `{"fires": true, "why": "…", "event": {…}}`, or `"raw": "…"` for a line of text.
+//! `correlation/<area>/<name>.yml` holds one correlation, `fixtures/correlation/<area>/<name>.ndjson` its
+//! cases: `{"why": "…", "episodes": [12], "events": [{"times": 12, "every": "5s", "event": {…}}, …]}`.
+
+mod case;
+mod correlation;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use inosec_enrich::{Engine, Parsed, Placeholders, RuleId};
+use inosec_enrich::geo::Geo;
+use inosec_enrich::{Parsed, Placeholders, RuleFiles, RuleId, Ruleset};
 use inosec_ingest::Limits;
 use inosec_schemas::{Catalog, EventClass};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Error, Evaluator, load, logsource};
+use super::{Detections, Error, Evaluator, load, logsource};
 use crate::event_file::Lines;
 
 /// Of each sort a rule has at least so many.
 const LEAST: usize = 2;
+/// A pack's folders of rules.
+const DETECTION: &str = "detection";
+const CORRELATION: &str = "correlation";
 /// In the `why` of a near-miss that is not of the rule's log source.
 const OTHER_LOG: &str = "other log";
 
@@ -29,6 +39,12 @@ pub struct Report {
     pub firing: usize,
     /// Events that must not.
     pub near_misses: usize,
+    /// Correlations.
+    pub correlations: usize,
+    /// Cases that must come to episodes.
+    pub raising: usize,
+    /// Cases that must not.
+    pub quiet: usize,
     /// What is wrong.
     pub failures: Vec<Failure>,
 }
@@ -58,20 +74,28 @@ struct Fixture {
     raw: Option<String>,
 }
 
-/// The folder that holds `detection` and `fixtures`, and the rules of it that are meant by `path`: the
-/// folder itself, its `detection`, or something in there.
+/// The folder that holds `detection` or `correlation`, and `fixtures`, and what of it is meant by `path`: all
+/// of it, or what lies there.
 fn pack_of(path: &Path) -> Result<(PathBuf, PathBuf), Error> {
-    let whole = |root: &Path| root.join("detection").is_dir().then(|| root.join("detection"));
+    let whole = |root: &Path| [DETECTION, CORRELATION].iter().any(|folder| root.join(folder).is_dir());
     std::fs::metadata(path).map_err(Error::path(path))?;
-    for (root, rules) in [(path.to_owned(), whole(path)), (path.join("rules"), whole(&path.join("rules")))] {
-        if let Some(rules) = rules {
-            return Ok((root, rules));
+    for root in [path.to_owned(), path.join("rules")] {
+        if whole(&root) {
+            return Ok((root.clone(), root));
         }
     }
-    let detection =
-        path.ancestors().find(|ancestor| ancestor.file_name().is_some_and(|name| name == "detection"));
-    let root = detection.and_then(Path::parent).ok_or_else(|| Error::NoPack(path.to_owned()))?;
+    let folder = path
+        .ancestors()
+        .find(|ancestor| ancestor.file_name().is_some_and(|name| name == DETECTION || name == CORRELATION));
+    let root = folder.and_then(Path::parent).ok_or_else(|| Error::NoPack(path.to_owned()))?;
     Ok((root.to_owned(), path.to_owned()))
+}
+
+/// The fixture of a rule of the pack: `detection/a/b.yml` has `fixtures/a/b.ndjson`.
+fn fixture_of(root: &Path, rule: &str) -> PathBuf {
+    let below = Path::new(rule).strip_prefix(root).unwrap_or(Path::new(rule));
+    let below = below.strip_prefix(DETECTION).unwrap_or(below);
+    root.join("fixtures").join(below).with_extension("ndjson")
 }
 
 /// Tests the pack at a path, or the rules that the path names in it.
@@ -85,34 +109,50 @@ pub fn test(
     placeholders: &Placeholders,
     limits: Limits,
 ) -> Result<Report, Error> {
-    let (root, rules) = pack_of(path)?;
-    let parsed = load(&[rules], placeholders)?;
-    let mut report = Report { rules: parsed.rules.len(), ..Report::default() };
-    for problem in &parsed.problems {
+    let (root, meant) = pack_of(path)?;
+    let folders = [root.join(DETECTION), root.join(CORRELATION)];
+    let folders: Vec<PathBuf> = folders.into_iter().filter(|folder| folder.is_dir()).collect();
+    let parsed = load(&folders, placeholders)?;
+    let is_meant = |file: &str| Path::new(file).starts_with(&meant);
+    let mut report = Report::default();
+    report.one_rule_a_file(&parsed);
+    let Parsed { rules, correlations, problems, .. } = parsed;
+    let files = RuleFiles { rules, correlations, ..RuleFiles::default() };
+    let ruleset = Arc::new(Ruleset::new(&files, &catalog.classes(), &[], None)?);
+    for problem in problems.iter().chain(ruleset.problems()) {
         let (file, line) = (problem.file.clone(), problem.line);
         let (rule, message) = (problem.rule.clone(), problem.message.clone());
         report.failures.push(Failure { file, line, rule, message });
     }
-    report.one_rule_a_file(&parsed);
-    let classes = catalog.classes();
-    let engine = Arc::new(Engine::new(parsed.rules, Vec::new(), &classes)?);
+    report.failures.retain(|failure| is_meant(&failure.file));
+    let engine = ruleset.engine();
     let classes = engine.class_fields().classes.into_iter().map(|(class, _)| class).collect();
-    let mut tester =
-        Tester { root, classes, evaluator: Evaluator::new(Arc::clone(&engine), catalog, limits), report };
-    for rule in (0..).map(RuleId).take(engine.rules().len()) {
-        tester.rule(rule);
+    let evaluator = Evaluator::new(Arc::clone(engine), catalog, limits);
+    let mut tester = Tester { root: root.clone(), classes, evaluator, report };
+    for (number, _) in (0..).map(RuleId).zip(engine.rules()).filter(|(_, rule)| is_meant(&rule.origin.0)) {
+        tester.rule(number);
     }
-    Ok(tester.report)
+    let mut report = tester.report;
+    let (rules, correlations) = (&files.rules, &files.correlations);
+    let detections = Detections::new(Arc::clone(&ruleset), catalog, limits, Geo::default(), case::ARRIVAL)?;
+    let mut tester = correlation::Tester { root: &root, rules, correlations, detections };
+    for rule in correlations.iter().filter(|rule| is_meant(&rule.origin.0)) {
+        tester.correlation(rule, &mut report);
+    }
+    Ok(report)
 }
 
 impl Report {
     fn one_rule_a_file(&mut self, parsed: &Parsed) {
-        for pair in parsed.rules.windows(2) {
-            if pair[0].origin.0 == pair[1].origin.0 {
-                let (file, line) = pair[1].origin.clone();
+        let mut files = std::collections::HashSet::new();
+        let rules = parsed.rules.iter().map(|rule| (&rule.origin, &rule.id));
+        let correlations = parsed.correlations.iter().map(|rule| (&rule.origin, &rule.id));
+        for ((file, line), id) in rules.chain(correlations) {
+            if !files.insert(file) {
                 let message =
                     "a second rule in the file: fixtures belong to a file, give it its own".to_owned();
-                self.failures.push(Failure { file, line, rule: Some(pair[1].id.clone()), message });
+                let (file, rule) = (file.clone(), Some(id.clone()));
+                self.failures.push(Failure { file, line: *line, rule, message });
             }
         }
     }
@@ -129,10 +169,8 @@ impl Tester {
     /// Runs a rule over its fixture.
     fn rule(&mut self, number: RuleId) {
         let rule = self.evaluator.engine().rule(number);
-        let (origin, id) = (PathBuf::from(&rule.origin.0), rule.id.clone());
-        // Detection's own folder is the beginning of every rule's path.
-        let below = origin.strip_prefix(self.root.join("detection")).unwrap_or(&origin);
-        let path = self.root.join("fixtures").join(below).with_extension("ndjson");
+        let (path, id) = (fixture_of(&self.root, &rule.origin.0), rule.id.clone());
+        self.report.rules += 1;
         let file = path.display().to_string();
         let mut fail = |line: usize, message: String| {
             let (file, rule) = (file.clone(), Some(id.clone()));

@@ -14,6 +14,7 @@ mod exactly_once;
 mod geo;
 mod rules;
 mod rules_corpus;
+mod rules_correlation;
 mod streams;
 mod support;
 

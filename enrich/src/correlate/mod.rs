@@ -21,6 +21,7 @@ mod points;
 mod resolve;
 mod rule;
 mod sliding;
+mod stored;
 mod whole;
 
 pub use correlator::Correlator;
@@ -29,3 +30,4 @@ pub use event::{
 };
 pub use resolve::Correlations;
 pub use rule::{Alias, Condition, Correlation, Kind, Operator};
+pub use stored::{Row, Stored};

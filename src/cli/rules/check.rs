@@ -42,9 +42,9 @@ pub fn check(args: &Args, config: &Config, output: &Output) -> Result<(), Failur
     let classes = catalog.classes();
     let (_, unresolved) = Correlations::new(&parsed.correlations, &parsed.rules);
     let errors = parsed.problems.into_iter().chain(unresolved).collect();
-    let correlations = parsed.correlations.len();
     let engine = Arc::new(Engine::new(parsed.rules, parsed.filters, &classes)?);
-    let warnings = rules::lint(&engine, &classes);
+    let warnings = rules::lint(&engine, &parsed.correlations, &classes);
+    let correlations = parsed.correlations.len();
     let mut report = Report { engine, correlations, errors, warnings, measured: None };
     if let Some(file) = &args.sample {
         let sample = Sample::read(file, &report.engine, &catalog, rules::limits(config))?;

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use inosec_enrich::{Engine, Parsed, Rule};
+use inosec_enrich::{Engine, Parsed, Rule, RuleFiles, Ruleset};
 use inosec_schemas::Catalog;
 use serde::Serialize;
 
 use super::super::{Failure, Output};
+use super::episodes::Correlating;
 use crate::config::Config;
 use crate::event_file::{EventFile, Lines};
 use crate::rules::{self, Evaluator, Explainer, Outcome};
@@ -57,18 +58,24 @@ pub fn eval(args: &Args, config: &Config, output: &Output) -> Result<(), Failure
         return Err(Failure::new("no rule can be run: `inosec rules check` tells why"));
     }
     let started = Instant::now();
-    let engine = Arc::new(Engine::new(parsed.rules, parsed.filters, &catalog.classes())?);
+    let Parsed { rules, filters, correlations, .. } = parsed;
+    let files = RuleFiles { rules, filters, correlations, ..RuleFiles::default() };
+    let ruleset = Arc::new(Ruleset::new(&files, &catalog.classes(), &[], None)?);
     let compile = started.elapsed();
+    for problem in ruleset.problems() {
+        output.note(&format!("left out: {problem}"));
+    }
     let mut run = Run {
-        evaluator: Evaluator::new(Arc::clone(&engine), &catalog, rules::limits(config)),
-        engine,
+        evaluator: Evaluator::new(Arc::clone(ruleset.engine()), &catalog, rules::limits(config)),
+        engine: Arc::clone(ruleset.engine()),
+        correlating: Correlating::new(&ruleset, &files, &catalog, config)?,
         out: BufWriter::new(std::io::stdout().lock()),
         totals: Totals { compile, ..Totals::default() },
         progress: progress(),
         longest: config.limits.max_message_bytes,
     };
-    let done = args.files.iter().try_for_each(|file| run.file(file));
-    let done = done.and_then(|()| Ok(run.out.flush()?));
+    let done = args.files.iter().enumerate().try_for_each(|(number, file)| run.file(number, file));
+    let done = done.and_then(|()| run.episodes(&args.files));
     run.progress.finish_and_clear();
     run.totals.tell(args.timing, output);
     match done {
@@ -98,6 +105,7 @@ impl From<std::io::Error> for Stopped {
 struct Run<'a, W: Write> {
     engine: Arc<Engine>,
     evaluator: Evaluator,
+    correlating: Option<Correlating>,
     out: W,
     totals: Totals<'a>,
     progress: ProgressBar,
@@ -105,7 +113,7 @@ struct Run<'a, W: Write> {
 }
 
 impl<'a, W: Write> Run<'a, W> {
-    fn file(&mut self, file: &'a Path) -> Result<(), Stopped> {
+    fn file(&mut self, number: usize, file: &'a Path) -> Result<(), Stopped> {
         let name = file.display().to_string();
         let failed = |error: std::io::Error| Stopped::Failed(Failure::new(format!("{name}: {error}")));
         let mut input = EventFile::open(file, self.longest).map_err(failed)?;
@@ -124,9 +132,23 @@ impl<'a, W: Write> Run<'a, W> {
                 serde_json::to_writer(&mut self.out, &hit).map_err(std::io::Error::from)?;
                 self.out.write_all(b"\n")?;
             }
+            if let Some(correlating) = &mut self.correlating {
+                let started = Instant::now();
+                correlating.add(number, &lines);
+                self.totals.correlate += started.elapsed();
+            }
             self.totals.add(file, &lines, outcome);
             self.progress.set_position(self.totals.events);
         }
+    }
+
+    fn episodes(&mut self, files: &[PathBuf]) -> Result<(), Stopped> {
+        if let Some(correlating) = self.correlating.take() {
+            let started = Instant::now();
+            self.totals.episodes = Some(correlating.print(files, &mut self.out)?);
+            self.totals.correlate += started.elapsed();
+        }
+        Ok(self.out.flush()?)
     }
 }
 
@@ -140,6 +162,9 @@ struct Totals<'a> {
     read: Duration,
     parse: Duration,
     matching: Duration,
+    /// Decoding, detecting and folding once more as the road does, if there are correlations.
+    correlate: Duration,
+    episodes: Option<usize>,
     unclassified: BTreeMap<String, u64>,
     unreadable: u64,
     /// The first that can't be read.
@@ -164,7 +189,8 @@ impl<'a> Totals<'a> {
 
     fn tell(&self, timing: bool, output: &Output) {
         let (events, hits) = (self.events, self.hits);
-        output.note(&format!("{events} events, {hits} hits"));
+        let episodes = self.episodes.map(|episodes| format!(", {episodes} episodes"));
+        output.note(&format!("{events} events, {hits} hits{}", episodes.unwrap_or_default()));
         if self.unreadable > 0 {
             output.note(&format!("{} lines can't be read:", self.unreadable));
             for (file, line, detail) in &self.named {
@@ -185,6 +211,9 @@ impl<'a> Totals<'a> {
             {
                 let (seconds, rate) = (took.as_secs_f64(), rate(took));
                 output.note(&format!("{what:<8} {seconds:>9.3} s  {rate:>9.0} events/s"));
+            }
+            if self.episodes.is_some() {
+                output.note(&format!("then correlate {:>.3} s", self.correlate.as_secs_f64()));
             }
             let megabytes = self.bytes as f64 / 1e6;
             output.note(&format!("{megabytes:.1} MB of events on one thread"));
@@ -250,6 +279,14 @@ fn find<'a>(named: &str, parsed: &'a Parsed) -> Result<&'a Rule, Failure> {
         .or_else(|| by(&|rule| rule.title == named));
     if let Some(rule) = found {
         return Ok(rule);
+    }
+    let correlation = parsed
+        .correlations
+        .iter()
+        .find(|rule| rule.id == named || rule.title == named || rule.name.as_deref() == Some(named));
+    if let Some(rule) = correlation {
+        let rules = rule.rules.join(", ");
+        return Err(Failure::new(format!("{named} is a correlation: explain the rules it counts, {rules}")));
     }
     match parsed.problems.iter().find(|problem| problem.rule.as_deref() == Some(named)) {
         Some(problem) => Err(Failure::new(format!("the rule has an error: {problem}"))),

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use inosec_enrich::Rule;
+use inosec_enrich::{Correlation, Level, Parsed, Rule};
 use inosec_schemas::{TenantId, TenantRule};
 use serde_json::{Value, json};
 
@@ -30,14 +30,25 @@ pub async fn list(args: &Args, config: &Config, output: &Output) -> Result<(), F
     }
     let parsed = super::load(&args.rules.paths, config)?;
     super::tell_left_out(&parsed, output);
-    let rows: Vec<Vec<Value>> = parsed.rules.iter().map(row).collect();
+    let rows: Vec<Vec<Value>> = rows(&parsed).map(|(_, row)| row).collect();
     output.table(&["id", "level", "title", "logsource", "file"], &rows)
 }
 
-fn row(rule: &Rule) -> Vec<Value> {
-    let file = format!("{}:{}", rule.origin.0, rule.origin.1);
-    let logsource = logsource(&rule.logsource);
-    vec![json!(rule.id), json!(rule.level.name()), json!(rule.title), json!(logsource), json!(file)]
+/// Rules, then correlations: the id and what is shown.
+fn rows(parsed: &Parsed) -> impl Iterator<Item = (&str, Vec<Value>)> {
+    let row = |id, level: Level, title, logsource, (file, line): &(String, usize)| {
+        let file = json!(format!("{file}:{line}"));
+        vec![json!(id), json!(level.name()), json!(title), json!(logsource), file]
+    };
+    let rules = parsed.rules.iter().map(move |rule| {
+        let Rule { id, level, title, origin, .. } = rule;
+        (id.as_str(), row(id, *level, title, logsource(&rule.logsource), origin))
+    });
+    let correlations = parsed.correlations.iter().map(move |rule| {
+        let Correlation { id, level, title, origin, kind, .. } = rule;
+        (id.as_str(), row(id, *level, title, format!("correlation, {}", kind.name()), origin))
+    });
+    rules.chain(correlations)
 }
 
 async fn of_tenant(
@@ -55,11 +66,10 @@ async fn of_tenant(
     let said = store.tenant_rules().await?.rules;
     let said: HashMap<&str, &TenantRule> =
         said.iter().filter(|rule| rule.tenant == tenant).map(|rule| (rule.rule_id.as_str(), rule)).collect();
-    let rows = configured.parsed.rules.iter().map(|rule| {
-        let own = said.get(rule.id.as_str());
-        let enabled = own.map_or(!configured.optional.contains(&rule.id), |own| own.enabled);
+    let rows = rows(&configured.parsed).map(|(id, mut row)| {
+        let own = said.get(id);
+        let enabled = own.map_or(!configured.optional.contains(id), |own| own.enabled);
         let exception = own.and_then(|own| own.exception.as_deref());
-        let mut row = row(rule);
         row.splice(1..1, [json!(enabled), json!(exception)]);
         row
     });

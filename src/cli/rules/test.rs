@@ -11,8 +11,8 @@ use crate::rules::{self, pack};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Packs, or rules in the folder `detection` of one. Default: the pack in this folder, or in `rules`
-    /// below it.
+    /// Packs, or rules in the folders `detection` and `correlation` of one. Default: the pack in this folder,
+    /// or in `rules` below it.
     #[arg(value_name = "PATH", default_value = ".")]
     paths: Vec<PathBuf>,
 }
@@ -26,10 +26,13 @@ pub fn test(args: &Args, config: &Config, output: &Output) -> Result<(), Failure
         all.rules += report.rules;
         all.firing += report.firing;
         all.near_misses += report.near_misses;
+        all.correlations += report.correlations;
+        all.raising += report.raising;
+        all.quiet += report.quiet;
         all.failures.extend(report.failures);
     }
     output.text_or_json(&text(&all), || document(&all))?;
-    if all.failures.is_empty() && all.rules > 0 { Ok(()) } else { Err(Failure::told(1)) }
+    if all.failures.is_empty() && all.rules + all.correlations > 0 { Ok(()) } else { Err(Failure::told(1)) }
 }
 
 fn text(report: &pack::Report) -> String {
@@ -37,10 +40,13 @@ fn text(report: &pack::Report) -> String {
     for pack::Failure { file, line, rule, message } in &report.failures {
         let _ = writeln!(text, "{file}:{line}: rule {}: {message}", rule.as_deref().unwrap_or("no id"));
     }
-    let pack::Report { rules, firing, near_misses, failures } = report;
+    let pack::Report { rules, firing, near_misses, correlations, raising, quiet, failures } = report;
     let failures = failures.len();
-    let _ =
-        write!(text, "{rules} rules, {firing} events fire, {near_misses} near-misses, {failures} failures");
+    let _ = write!(text, "{rules} rules, {firing} events fire, {near_misses} near-misses, ");
+    if *correlations > 0 {
+        let _ = write!(text, "{correlations} correlations, {raising} cases raise episodes, {quiet} do not, ");
+    }
+    let _ = write!(text, "{failures} failures");
     text
 }
 
@@ -49,7 +55,15 @@ fn document(report: &pack::Report) -> Value {
         let pack::Failure { file, line, rule, message } = failure;
         json!({ "file": file, "line": line, "rule": rule, "message": message })
     };
-    let pack::Report { rules, firing, near_misses, failures } = report;
+    let pack::Report { rules, firing, near_misses, correlations, raising, quiet, failures } = report;
     let failures: Vec<Value> = failures.iter().map(failure).collect();
-    json!({ "rules": rules, "firing": firing, "near_misses": near_misses, "failures": failures })
+    json!({
+        "rules": rules,
+        "firing": firing,
+        "near_misses": near_misses,
+        "correlations": correlations,
+        "raising": raising,
+        "quiet": quiet,
+        "failures": failures,
+    })
 }
