@@ -277,12 +277,15 @@ fn our_pack_behaves_as_its_fixtures_say() {
     let output = run(&["--output", "json", "test", &pack.display().to_string()]);
     let report = document(&output);
     assert!(output.status.success(), "{report:#}");
-    assert!(report["rules"].as_u64().unwrap() >= 150, "{report}");
-    let checked = run(&["--output", "json", "check", &pack.join("detection").display().to_string()]);
+    assert!(report["rules"].as_u64().unwrap() >= 180, "{report}");
+    assert!(report["correlations"].as_u64().unwrap() >= 60, "{report}");
+    let checked = run(&["--output", "json", "check", &pack.display().to_string()]);
     let checked = document(&checked);
     assert_eq!(checked["errors"], json!([]));
     let never = checked["warnings"].as_array().unwrap().iter().filter(|one| one["kind"] == "never-runs");
     assert_eq!(never.count(), 0, "each of our rules runs on events of some format");
+    let warnings = checked["warnings"].as_array().unwrap();
+    assert!(warnings.iter().all(|one| one["kind"] != "silenced"), "no rule loses its alerts unawares");
 }
 
 #[test]
