@@ -26,12 +26,12 @@ use inosec_ingest::Limits;
 
 use crate::config::{self, Config};
 
-pub use detections::{Detected, Detections};
-pub use episodes::{Episode, Episodes};
+pub use detections::{Detected, Detections, Event, TENANT};
+pub use episodes::{Episode, Episodes, alone};
 pub use evaluator::{Evaluator, Outcome};
 pub use explain::{Explainer, Explanation};
 pub use lint::{NEVER_RUNS, Warning, lint};
-pub use load::{Configured, configured, load};
+pub use load::{Configured, add, configured, load};
 pub use measure::{Measured, Sample};
 
 /// Why rules or events could not be read at all.
@@ -51,6 +51,9 @@ pub enum Error {
     /// The rules don't go together.
     #[error(transparent)]
     TooLarge(#[from] inosec_enrich::TooLarge),
+    /// The networks of documentation are in another order.
+    #[error(transparent)]
+    Geo(#[from] inosec_enrich::geo::Error),
     /// A stream is missing.
     #[error("there is no stream {0}: the schemas in the configured folder took its place")]
     NoStream(&'static str),

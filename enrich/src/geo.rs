@@ -12,6 +12,7 @@ mod record;
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::ops::Range;
 use std::sync::Arc;
 
 use inosec_schemas::{Column, Kind, Rows, Slice, Stream};
@@ -85,6 +86,25 @@ impl Database {
             return Err(Error::Empty { kind: metadata.database_type.clone(), subject });
         }
         Ok(Self { kind: metadata.database_type.clone(), built: metadata.build_epoch, ranges })
+    }
+
+    /// A database of the AS numbers of some networks (first and last address), in the order of addresses.
+    ///
+    /// # Errors
+    /// If they are in another order.
+    pub fn of_asns(networks: impl IntoIterator<Item = (IpAddr, IpAddr, u32)>) -> Result<Self, Error> {
+        Ok(Self { kind: String::new(), built: 0, ranges: Ranges::of(networks)? })
+    }
+
+    /// The same of countries, as ISO 3166-1 alpha-2.
+    ///
+    /// # Errors
+    /// If they are in another order.
+    pub fn of_countries(
+        networks: impl IntoIterator<Item = (IpAddr, IpAddr, [u8; 2])>,
+    ) -> Result<Self, Error> {
+        let value = |[first, second]: [u8; 2]| u32::from_be_bytes([0, 0, first, second]);
+        Self::of_asns(networks.into_iter().map(|(first, last, country)| (first, last, value(country))))
     }
 
     /// What it calls itself, such as `GeoLite2-City`.
@@ -164,30 +184,31 @@ impl Geo {
 
     /// Fills the country and ASN columns that stand beside address columns: `src_country` (text) and
     /// `src_asn` (64-bit integer) beside `src_ip`, and so on for every name that ends in `ip`. What a
-    /// message said itself stays. Without such columns, or databases, it costs nothing.
-    pub fn enrich(&self, rows: &mut Rows) -> Tallies {
+    /// message said itself stays. Only the rows `of` are looked at; without such columns, or databases, it
+    /// costs nothing.
+    pub fn enrich(&self, rows: &mut Rows, of: Range<usize>) -> Tallies {
         let mut tallies = Tallies::default();
-        if rows.is_empty() || (self.country.is_none() && self.asn.is_none()) {
+        if of.is_empty() || (self.country.is_none() && self.asn.is_none()) {
             return tallies;
         }
         for place in Place::all(&rows.stream) {
             if let (Some(column), Some(_)) = (place.country, &self.country) {
-                self.fill_country(rows, place.address, column, &mut tallies.country);
+                self.fill_country(rows, of.clone(), (place.address, column), &mut tallies.country);
             }
             if let (Some(column), Some(_)) = (place.asn, &self.asn) {
-                self.fill_asn(rows, place.address, column, &mut tallies.asn);
+                self.fill_asn(rows, of.clone(), (place.address, column), &mut tallies.asn);
             }
         }
         tallies
     }
 
-    fn fill_country(&self, rows: &mut Rows, address: usize, column: usize, tally: &mut Tally) {
+    fn fill_country(&self, rows: &mut Rows, of: Range<usize>, places: (usize, usize), tally: &mut Tally) {
         let Ok([Column::Inet(addresses), Column::Text(values)]) =
-            rows.columns.get_disjoint_mut([address, column])
+            rows.columns.get_disjoint_mut([places.0, places.1])
         else {
             return;
         };
-        for (value, address) in values.iter_mut().zip(addresses) {
+        for (value, address) in values[of.clone()].iter_mut().zip(&addresses[of]) {
             if let (None, Some(address)) = (&value, address) {
                 let found = tally.count(self.country(*address));
                 *value = found.map(|code| Slice::append(&mut rows.text, &code));
@@ -195,13 +216,13 @@ impl Geo {
         }
     }
 
-    fn fill_asn(&self, rows: &mut Rows, address: usize, column: usize, tally: &mut Tally) {
+    fn fill_asn(&self, rows: &mut Rows, of: Range<usize>, places: (usize, usize), tally: &mut Tally) {
         let Ok([Column::Inet(addresses), Column::Int64(values)]) =
-            rows.columns.get_disjoint_mut([address, column])
+            rows.columns.get_disjoint_mut([places.0, places.1])
         else {
             return;
         };
-        for (value, address) in values.iter_mut().zip(addresses) {
+        for (value, address) in values[of.clone()].iter_mut().zip(&addresses[of]) {
             if let (None, Some(address)) = (&value, address) {
                 *value = tally.count(self.asn(*address)).map(i64::from);
             }

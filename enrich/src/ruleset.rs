@@ -56,7 +56,8 @@ pub(crate) struct Detail {
     pub(crate) severity_id: i16,
     /// As `attack.t1059.001` gives `T1059.001`.
     pub(crate) techniques: Vec<String>,
-    /// The fields it tests or keeps.
+    /// The fields it tests or keeps: first what correlations need, which long values of others must not
+    /// crowd out.
     pub(crate) fields: Vec<String>,
 }
 
@@ -202,7 +203,9 @@ impl Detail {
         };
         let techniques = rule.tags.iter().filter_map(|tag| technique(tag)).collect();
         let (key, _) = derived_id(TenantId(Uuid::nil()), &rule.id, Uuid::nil()).as_u64_pair();
-        Self { key, severity_id, techniques, fields: rule.shown_fields() }
+        let mut fields = rule.shown_fields();
+        fields.sort_by_key(|field| !rule.kept.contains(field));
+        Self { key, severity_id, techniques, fields }
     }
 }
 
@@ -318,7 +321,7 @@ filter: {rules: any, a: {g: v}, condition: not a}
         let ruleset = ruleset(&[], None);
         let detail = ruleset.detail(RuleId(0));
         assert_eq!((detail.techniques.as_slice(), detail.severity_id), (&["T1059.001".to_owned()][..], 5));
-        assert_eq!(detail.fields, ["f", "grouped", "shown"]);
+        assert_eq!(detail.fields, ["grouped", "shown", "f"]);
         let wanted = &ruleset.engine().class_fields().classes[0].1;
         assert_eq!(wanted.fields.len(), 4, "f, the filter's g, what is shown and what is grouped by");
     }

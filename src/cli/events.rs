@@ -95,7 +95,7 @@ pub async fn events(args: Args, config: &Config, output: &Output) -> Result<(), 
 }
 
 /// A time in microseconds UTC: RFC 3339, or so long ago.
-fn moment(text: &str) -> Result<i64, Failure> {
+pub fn moment(text: &str) -> Result<i64, Failure> {
     if let Some(back) = parse_duration(text) {
         return Ok(databases::now().saturating_sub(i64::try_from(back.as_micros()).unwrap_or(i64::MAX)) + 1);
     }

@@ -1,5 +1,6 @@
-//! `inosec rules`: detection rules on disk, without any server.
+//! `inosec rules`: detection rules and correlations, most of it without any server.
 
+mod backtest;
 mod check;
 mod episodes;
 mod eval;
@@ -53,6 +54,13 @@ enum Action {
     /// replaced by 1, 2, …, `{time}`, `{stamp}` or `{epoch}` by a time as the format writes it. Each case
     /// must come to the same in random order and with every event twice. Exit status 0: everything behaves.
     Test(test::Args),
+    /// Run rules and correlations over a tenant's stored events: how often and for whom they would have fired.
+    ///
+    /// The messages as received are taken from the database and through the road's own decode, GeoIP look-up
+    /// and detection, with the tenant's exceptions; nothing is written. A correlation's base rules run with
+    /// it, unless the tenant has switched them off. Each event counts as arrived the moment it happened.
+    /// Needs [databases] of the configuration.
+    Backtest(backtest::Args),
     /// List rules and correlations: id, level, title, log source and file; of a tenant, which it has.
     List(list::Args),
 }
@@ -72,6 +80,7 @@ pub fn rules(args: &Args, config: &Config, output: &Output) -> Result<(), Failur
         Action::Check(args) => check::check(args, config, output),
         Action::Eval(args) => eval::eval(args, config, output),
         Action::Test(args) => test::test(args, config, output),
+        Action::Backtest(args) => super::block_on(backtest::backtest(args, config, output)),
         Action::List(args) => super::block_on(list::list(args, config, output)),
     }
 }

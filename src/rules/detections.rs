@@ -10,7 +10,7 @@ use inosec_enrich::geo::Geo;
 use inosec_enrich::{Correlations, Detector, Limiter, Ruleset};
 use inosec_ingest::{Decoder, Limits, Watch};
 use inosec_schemas::{
-    Catalog, Directory, EventIds, Message, Messages, Span, Tenant, TenantId, TenantSource, TenantStatus,
+    Catalog, Directory, EventIds, Message, Messages, Rows, Tenant, TenantId, TenantSource, TenantStatus,
     Tier, Topic,
 };
 use uuid::Uuid;
@@ -20,8 +20,10 @@ use crate::event_file::Lines;
 
 /// The stream rules run on.
 const STREAM: &str = "agent_logs";
+/// Bytes of values whose verdicts are remembered.
+const MEMO: usize = 32 << 20;
 /// Whose events they are, offline.
-const TENANT: TenantId = TenantId(Uuid::nil());
+pub const TENANT: TenantId = TenantId(Uuid::nil());
 
 /// Detects in lines of events as the road does, without limits.
 #[derive(Debug)]
@@ -35,10 +37,23 @@ pub struct Detections {
     arrived_at: i64,
 }
 
+/// A message and where it comes from: the same source and number are the same event.
+#[derive(Debug, Clone, Copy)]
+pub struct Event<'a> {
+    /// Such as the file's number.
+    pub source: i32,
+    /// Such as the line's number.
+    pub number: i64,
+    /// In microseconds UTC.
+    pub arrived_at: i64,
+    /// As an agent sent it.
+    pub message: &'a [u8],
+}
+
 /// A threat event and where it comes from.
 #[derive(Debug, Clone)]
 pub struct Detected {
-    /// The line's index among those given.
+    /// The event's index among those given.
     pub index: u32,
     /// Its id.
     pub id: Uuid,
@@ -48,6 +63,10 @@ pub struct Detected {
     pub title: String,
     /// When it happened, in microseconds UTC.
     pub time: i64,
+    /// Where.
+    pub host: Option<String>,
+    /// Who did it.
+    pub user: Option<String>,
     /// As correlation takes it.
     pub stored: Stored,
 }
@@ -82,51 +101,58 @@ impl Detections {
             directory,
             decoder: Decoder::new(catalog, limits),
             watch: Watch::new(catalog, ruleset.engine().class_fields()),
-            detector: Detector::new(ruleset, Arc::new(Limiter::new(u32::MAX))),
+            detector: Detector::new(ruleset, Arc::new(Limiter::new(u32::MAX)), MEMO),
             geo,
             arrived_at: now,
         })
     }
 
-    /// What is detected in lines of a source: the same number and line are the same event.
+    /// What is detected in lines of a source.
     pub fn run(&mut self, lines: &Lines, source: i32, rules: &Correlations) -> Vec<Detected> {
-        let messages = self.messages(lines, source);
-        let mut batch = self.decoder.decode(messages, &self.directory, Some(&mut self.watch));
-        for rows in [&mut batch.rows, &mut batch.detections] {
-            self.geo.enrich(rows);
-        }
-        self.detector.detect(&mut batch, self.watch.extracted());
-        let rows = &batch.detections;
-        let detected = |(row, index): (usize, &u32)| {
-            let row = Row::of(rows, row);
-            let row = Row { ingested_at: row.detected_at, ..row };
-            let stored = Stored::new(&row, rules);
-            let rule = stored.event().rule.to_owned();
-            let (title, time) = (row.signature.to_owned(), row.detected_at);
-            Detected { index: *index, id: row.id, rule, title, time, stored }
-        };
-        rows.message.iter().enumerate().map(detected).collect()
+        let arrived_at = self.arrived_at;
+        let events = (0..).zip(lines.messages()).map(|(index, message)| {
+            let number = i64::try_from(lines.number(index)).unwrap_or(i64::MAX);
+            Event { source, number, arrived_at, message }
+        });
+        self.detect(events, rules)
     }
 
-    fn messages(&self, lines: &Lines, source: i32) -> Messages {
+    /// What is detected in events.
+    pub fn detect<'m>(
+        &mut self,
+        events: impl Iterator<Item = Event<'m>>,
+        rules: &Correlations,
+    ) -> Vec<Detected> {
         let mut messages = Messages::new(Arc::clone(&self.topic));
-        for (index, line) in (0..).zip(lines.messages()) {
-            let offset = i64::try_from(lines.number(index)).unwrap_or(i64::MAX);
-            let message = Message {
-                start: 0,
-                end: 0,
-                headers: (0, 0),
-                partition: source,
-                offset,
-                arrived_at: self.arrived_at,
-                tombstone: false,
-            };
-            messages.push(message, line, &[]);
+        for Event { source: partition, number: offset, arrived_at, message } in events {
+            let (start, end, headers, tombstone) = (0, 0, (0, 0), false);
+            let entry = Message { start, end, headers, partition, offset, arrived_at, tombstone };
+            messages.push(entry, message, &[]);
         }
-        let offsets = || messages.entries.iter().map(|message| message.offset);
-        if let (Some(from), Some(last)) = (offsets().next(), offsets().next_back()) {
-            messages.spans.push(Span { partition: source, from, to: last + 1, generation: 0 });
+        let mut decoding = self.decoder.begin(messages, &self.directory);
+        while let Some(rows) = decoding.advance(usize::MAX, Some(&mut self.watch)) {
+            let batch = decoding.batch();
+            self.geo.enrich(&mut batch.rows, rows);
+            self.detector.detect(batch, self.watch.extracted());
         }
-        messages
+        let batch = decoding.finish();
+        let rows = &batch.detections;
+        rows.message.iter().enumerate().map(|(row, index)| detected(rows, row, *index, rules)).collect()
+    }
+}
+
+fn detected(rows: &Rows, row: usize, index: u32, rules: &Correlations) -> Detected {
+    let row = Row::of(rows, row);
+    let row = Row { ingested_at: row.detected_at, ..row };
+    let stored = Stored::new(&row, rules);
+    Detected {
+        index,
+        id: row.id,
+        rule: stored.event().rule.to_owned(),
+        title: row.signature.to_owned(),
+        time: row.detected_at,
+        host: row.host_name.map(str::to_owned),
+        user: row.user_name.map(str::to_owned),
+        stored,
     }
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use inosec_enrich::correlate::{Change, ChangeKind, Identity, Options, ThreatEvent};
-use inosec_enrich::{Correlations, Correlator};
+use inosec_enrich::{Correlation, Correlations, Correlator, Rule};
 use uuid::Uuid;
 
 use super::detections::Detected;
@@ -38,6 +38,23 @@ pub struct Episode {
     pub of: Arc<Identity>,
     /// The ids of its threat events, by time and id.
     pub members: Vec<Uuid>,
+}
+
+/// A correlation with those it builds on, so that its own episodes are the ones that make alerts. What
+/// doesn't resolve is left out.
+#[must_use]
+pub fn alone(rule: &Correlation, correlations: &[Correlation], rules: &[Rule]) -> Correlations {
+    let (mut needed, mut seen) = (vec![rule.clone()], HashSet::from([rule.id.as_str()]));
+    let mut at = 0;
+    while at < needed.len() {
+        let named = |other: &Correlation| {
+            needed[at].rules.iter().any(|name| *name == other.id || Some(name) == other.name.as_ref())
+        };
+        let parents: Vec<&Correlation> = correlations.iter().filter(|other| named(other)).collect();
+        needed.extend(parents.into_iter().filter(|other| seen.insert(&other.id)).cloned());
+        at += 1;
+    }
+    Correlations::new(&needed, rules).0
 }
 
 impl Episodes {

@@ -28,10 +28,17 @@ enum Kind {
 /// # Errors
 /// A path that can't be read, or is a file of another kind.
 pub fn load(paths: &[PathBuf], placeholders: &Placeholders) -> Result<Parsed, Error> {
-    let files = find(paths, &mut HashSet::new())?;
     let mut parsed = Parsed::default();
-    add(&files, placeholders, &mut parsed)?;
+    add(paths, placeholders, &mut parsed)?;
     Ok(parsed)
+}
+
+/// Reads further rules. Of two with one id the first counts.
+///
+/// # Errors
+/// As [`load`].
+pub fn add(paths: &[PathBuf], placeholders: &Placeholders, parsed: &mut Parsed) -> Result<(), Error> {
+    read_all(&find(paths, &mut HashSet::new())?, placeholders, parsed)
 }
 
 /// The pack that the binary carries: file and text.
@@ -56,15 +63,19 @@ pub fn configured(rules: &config::Rules, placeholders: &Placeholders) -> Result<
         parsed.add(file, text, placeholders);
     }
     let mut seen = HashSet::new();
-    add(&find(&rules.paths, &mut seen)?, placeholders, &mut parsed)?;
+    read_all(&find(&rules.paths, &mut seen)?, placeholders, &mut parsed)?;
     let (everyone, common) = (parsed.rules.len(), parsed.correlations.len());
-    add(&find(&rules.optional, &mut seen)?, placeholders, &mut parsed)?;
+    read_all(&find(&rules.optional, &mut seen)?, placeholders, &mut parsed)?;
     let optional = parsed.rules[everyone..].iter().map(|rule| rule.id.clone());
     let optional = optional.chain(parsed.correlations[common..].iter().map(|rule| rule.id.clone())).collect();
     Ok(Configured { parsed, optional })
 }
 
-fn add(files: &[(PathBuf, Kind)], placeholders: &Placeholders, parsed: &mut Parsed) -> Result<(), Error> {
+fn read_all(
+    files: &[(PathBuf, Kind)],
+    placeholders: &Placeholders,
+    parsed: &mut Parsed,
+) -> Result<(), Error> {
     for (path, kind) in files {
         let text = read(path).map_err(Error::path(path))?;
         let file = path.display().to_string();

@@ -12,7 +12,6 @@ mod correlation;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use inosec_enrich::geo::Geo;
 use inosec_enrich::{Parsed, Placeholders, RuleFiles, RuleId, Ruleset};
 use inosec_ingest::Limits;
 use inosec_schemas::{Catalog, EventClass};
@@ -134,7 +133,7 @@ pub fn test(
     }
     let mut report = tester.report;
     let (rules, correlations) = (&files.rules, &files.correlations);
-    let detections = Detections::new(Arc::clone(&ruleset), catalog, limits, Geo::default(), case::ARRIVAL)?;
+    let detections = Detections::new(Arc::clone(&ruleset), catalog, limits, case::geo()?, case::ARRIVAL)?;
     let mut tester = correlation::Tester { root: &root, rules, correlations, detections };
     for rule in correlations.iter().filter(|rule| is_meant(&rule.origin.0)) {
         tester.correlation(rule, &mut report);

@@ -13,6 +13,7 @@ mod detection;
 mod exactly_once;
 mod geo;
 mod rules;
+mod rules_backtest;
 mod rules_corpus;
 mod rules_correlation;
 mod streams;

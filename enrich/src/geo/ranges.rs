@@ -37,6 +37,17 @@ impl Ranges {
         Ok(ranges)
     }
 
+    /// Networks in the order of their addresses: first, last and value of each.
+    pub fn of(networks: impl IntoIterator<Item = (IpAddr, IpAddr, u32)>) -> Result<Self, Error> {
+        let mut ranges = Self::default();
+        for (first, last, value) in networks {
+            ranges.add(first, last, value)?;
+        }
+        ranges.v4.finish();
+        ranges.v6.finish();
+        Ok(ranges)
+    }
+
     fn add(&mut self, first: IpAddr, last: IpAddr, value: u32) -> Result<(), Error> {
         match (first, last) {
             (IpAddr::V4(first), IpAddr::V4(last)) => {

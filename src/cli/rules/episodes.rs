@@ -14,9 +14,10 @@ use uuid::Uuid;
 
 use super::super::{Failure, block_on, time};
 use crate::config::Config;
+use crate::databases;
 use crate::event_file::Lines;
+use crate::pipeline::geo;
 use crate::rules::{self, Detections, Episode, Episodes};
-use crate::{databases, pipeline};
 
 /// Detects in lines of events and folds what it finds.
 pub struct Correlating {
@@ -74,7 +75,7 @@ impl Correlating {
         if correlations.rules().next().is_none() {
             return Ok(None);
         }
-        let geo = block_on(async { Ok(pipeline::geo::databases(&config.geo).await?) })?;
+        let geo = block_on(async { Ok(geo::Current::load(&config.geo).await?.now()) })?;
         let limits = rules::limits(config);
         let rules = Arc::new(correlations);
         Ok(Some(Self {

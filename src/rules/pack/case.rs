@@ -1,7 +1,10 @@
 //! A case of a correlation's fixture: bursts of events along a clock, and the episodes they must come to.
 
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use inosec_enrich::geo::{Database, Error, Geo};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -15,6 +18,25 @@ const START: i64 = 1_772_442_000;
 pub const ARRIVAL: i64 = (START + 30 * 86_400) * 1_000_000;
 /// Events of one case.
 const MOST: u32 = 10_000;
+
+/// The networks of documentation (RFC 5737), each in a country and an autonomous system (RFC 5398) of its own.
+const NETWORKS: [([u8; 3], [u8; 2], u32); 3] =
+    [([192, 0, 2], *b"DE", 64496), ([198, 51, 100], *b"BR", 64497), ([203, 0, 113], *b"SG", 64498)];
+
+/// Where the addresses of fixtures are.
+///
+/// # Errors
+/// None, as long as the networks are in order.
+pub fn geo() -> Result<Geo, Error> {
+    let ends = |[a, b, c]: [u8; 3]| (IpAddr::from([a, b, c, 0]), IpAddr::from([a, b, c, 255]));
+    let networks = NETWORKS.map(|(network, country, asn)| (ends(network), country, asn));
+    let countries = networks.map(|((first, last), country, _)| (first, last, country));
+    let asns = networks.map(|((first, last), _, asn)| (first, last, asn));
+    Ok(Geo {
+        country: Some(Arc::new(Database::of_countries(countries)?)),
+        asn: Some(Arc::new(Database::of_asns(asns)?)),
+    })
+}
 
 /// A line of a fixture.
 #[derive(Debug, Deserialize)]

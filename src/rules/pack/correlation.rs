@@ -1,7 +1,6 @@
 //! Correlations over their cases: each comes to the episodes it must, in whatever order its events come
 //! and however often.
 
-use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,7 +9,7 @@ use inosec_enrich::{Correlation, Correlations, Rule};
 use super::case::Case;
 use super::{Failure, LEAST, Report, fixture_of};
 use crate::day::random::Random;
-use crate::rules::{Detected, Detections, Episode, Episodes};
+use crate::rules::{Detected, Detections, Episode, Episodes, alone};
 
 /// Random orders that each case is tried in.
 const SHUFFLES: u64 = 3;
@@ -37,7 +36,7 @@ impl Tester<'_> {
             Ok(text) => text,
             Err(error) => return report.failures.push(fail(1, format!("no fixture: {error}"))),
         };
-        let alone = Arc::new(self.alone(rule));
+        let alone = Arc::new(alone(rule, self.correlations, self.rules));
         let (mut raising, mut quiet) = (0, 0);
         for (line, text) in (1..).zip(text.lines()).filter(|(_, text)| !text.trim().is_empty()) {
             let wrong = Case::read(text).and_then(|case| {
@@ -54,22 +53,6 @@ impl Tester<'_> {
             );
             report.failures.push(fail(1, message));
         }
-    }
-
-    /// The correlation with those it builds on, so that its own episodes are the ones that make alerts.
-    fn alone(&self, rule: &Correlation) -> Correlations {
-        let (mut needed, mut seen) = (vec![rule.clone()], HashSet::from([rule.id.as_str()]));
-        let mut at = 0;
-        while at < needed.len() {
-            let named = |other: &Correlation| {
-                needed[at].rules.iter().any(|name| *name == other.id || Some(name) == other.name.as_ref())
-            };
-            let parents: Vec<&Correlation> = self.correlations.iter().filter(|other| named(other)).collect();
-            needed.extend(parents.into_iter().filter(|other| seen.insert(&other.id)).cloned());
-            at += 1;
-        }
-        // What doesn't resolve was told already.
-        Correlations::new(&needed, self.rules).0
     }
 
     fn case(&mut self, rule: &Correlation, alone: &Arc<Correlations>, case: &Case) -> Result<(), String> {
