@@ -223,11 +223,17 @@ async fn advance(transaction: &Transaction<'_>, sealed: &Sealed) -> Result<Vec<L
     let partitions: Vec<i32> = spans.iter().map(|span| span.partition).collect();
     let froms: Vec<i64> = spans.iter().map(|span| span.from).collect();
     let tos: Vec<i64> = spans.iter().map(|span| span.to).collect();
-    let sql = "SELECT lost_partition, stored_offset FROM inosec.advance_offsets($1, $2, $3, $4, $5, $6)";
+    let mut arrivals: Vec<Option<Micros>> = vec![None; partitions.len()];
+    for message in &messages.entries {
+        if let Ok(place) = partitions.binary_search(&message.partition) {
+            arrivals[place] = Some(Micros(message.arrived_at));
+        }
+    }
+    let sql = "SELECT lost_partition, stored_offset FROM inosec.advance_offsets($1, $2, $3, $4, $5, $6, $7)";
     let doing = "moving the offsets";
     let statement = transaction.prepare_cached(sql).await.map_err(Error::at(doing))?;
     let rows = transaction
-        .query(&statement, &[&topic.cluster, &topic.name, &topic.id, &partitions, &froms, &tos])
+        .query(&statement, &[&topic.cluster, &topic.name, &topic.id, &partitions, &froms, &tos, &arrivals])
         .await
         .map_err(Error::at(doing))?;
     let mut lost = Vec::new();
