@@ -148,7 +148,7 @@ fn decode(corpus: &Corpus, catalog: &Catalog, events: usize, rows: usize) -> Res
     let topic = deck::topic(catalog)?;
     let (mut decoder, directory) = (Decoder::new(catalog, micro::limits()), corpus.directory());
     let deck = Deck::new(corpus, topic, 4, events, inosec::databases::now()).with_rows(rows);
-    Ok(deck.map(|messages| decoder.decode(messages, &directory, None)).collect())
+    Ok(deck.map(|messages| decoder.decode(messages, &directory)).collect())
 }
 
 impl Variant {

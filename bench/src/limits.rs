@@ -62,7 +62,7 @@ impl Captured {
         let (mut ours, mut others, mut rows, mut dead) = (Vec::new(), Vec::new(), 0, 0);
         let now = inosec::databases::now();
         for (number, messages) in (1..).zip(Deck::new(corpus, topic, partitions, events, now)) {
-            let sealed = seal(decoder.decode(messages, &directory, None), number, &SealOptions::default());
+            let sealed = seal(decoder.decode(messages, &directory), number, &SealOptions::default());
             rows += sealed.batch.rows.len() as u64;
             dead += sealed.batch.dead.len() as u64;
             let written = copyform::count(&sealed.rows).at("reading the COPY data of agent_logs")?;

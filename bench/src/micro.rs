@@ -225,7 +225,7 @@ impl Bench<'_> {
         self.tape.in_place(messages, &mut pass.tape)?;
         pass.tape_copied.time(|| self.tape.copied(messages))?;
         let taken = std::mem::take(messages);
-        let batch: Batch = pass.decode.time(|| self.decoder.decode(taken, self.directory, None));
+        let batch: Batch = pass.decode.time(|| self.decoder.decode(taken, self.directory));
         let sealed: Sealed = pass.seal.time(|| seal(batch, 1, &self.options));
         let keep = vec![true; sealed.batch.rows.len()];
         let encoded = pass.encode.time(|| sealed.encode_kept(&keep));
@@ -272,7 +272,7 @@ impl Bench<'_> {
             }
             let taken = std::mem::take(messages);
             let decoding = if step == Step::Decode { &mut spent } else { &mut uncounted };
-            let batch = decoding.time(|| self.decoder.decode(taken, self.directory, None));
+            let batch = decoding.time(|| self.decoder.decode(taken, self.directory));
             *messages = match step {
                 Step::Seal => spent.time(|| seal(batch, 1, &self.options)).batch.messages,
                 Step::Tape | Step::Decode => batch.messages,

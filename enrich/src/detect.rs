@@ -1,23 +1,23 @@
 //! Detection in the road: a decoded batch in, the same batch with a threat event for each match out.
 //!
 //! Pure: the same batch, rules and limiter's memory give the same threat events with the same ids, so a
-//! batch that is done again writes what it wrote before.
+//! batch that is done again writes what it wrote before. Events come chunk by chunk and are taken in the
+//! order of arrival, so that nothing depends on where a chunk ends.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use inosec_schemas::{Batch, Column, Columns, Extracted, Rows, Suppressed, TenantId, Value, derived_id};
+use inosec_schemas::{
+    Batch, Column, Columns, Extracted, Fill, Rows, Suppressed, TenantId, Value, derived_id,
+};
 use serde_json::{Map, Value as Json, json};
 use uuid::Uuid;
 
 use crate::limit::{Limiter, minute};
 use crate::ruleset::Ruleset;
-use crate::sigma::{ClassId, Hit, Matcher, Rule, RuleId};
+use crate::sigma::{ClassId, Hit, Matcher, RuleId};
 
 /// Who our detections are from, in `threat_events.source`.
 const SOURCE: &str = "inosec";
-/// What a matcher remembers of values it has met, in bytes.
-const MEMO: usize = 32 << 20;
 /// Longer values of matched fields are cut.
 const LONGEST_VALUE: usize = 1024;
 /// Matched fields beyond so many bytes are left out: the raw message has them.
@@ -28,12 +28,15 @@ const MOST_FIELDS: usize = 8 << 10;
 pub struct Detector {
     ruleset: Arc<Ruleset>,
     limiter: Arc<Limiter>,
+    memo: usize,
     matcher: Matcher,
     columns: Columns<'static>,
     /// Of the class at hand: each event's row in the batch, and its tenant's number.
     rows: Vec<u32>,
     owners: Vec<u32>,
     hits: Vec<Hit>,
+    /// Of all classes.
+    matches: Vec<Match>,
 }
 
 /// Where a batch's rows hold what threat events repeat.
@@ -48,25 +51,26 @@ struct Events<'a> {
     dst_ip: Option<usize>,
 }
 
-/// A match that is to be written.
-struct Match<'a> {
-    rule: RuleId,
+/// A match. Ordered by arrival.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Match {
     /// The event's row in the batch.
-    row: usize,
-    tenant: TenantId,
-    event_id: Uuid,
-    /// The event's row in its class' columns.
-    cell: u32,
-    columns: &'a Columns<'a>,
+    row: u32,
+    rule: RuleId,
+    class: u32,
+    /// The event's place in its class.
+    event: u32,
 }
 
 impl Detector {
-    /// Detects with these rules; the limiter is shared by all lanes of a process.
+    /// Detects with these rules; the limiter is shared by all lanes of a process. What is learnt of values
+    /// takes about `memo` bytes.
     #[must_use]
-    pub fn new(ruleset: Arc<Ruleset>, limiter: Arc<Limiter>) -> Self {
-        let matcher = Matcher::new(Arc::clone(ruleset.engine()), MEMO);
+    pub fn new(ruleset: Arc<Ruleset>, limiter: Arc<Limiter>, memo: usize) -> Self {
+        let matcher = Matcher::new(Arc::clone(ruleset.engine()), memo);
         let columns = Columns::new(ruleset.engine().fields().len());
-        Self { ruleset, limiter, matcher, columns, rows: Vec::new(), owners: Vec::new(), hits: Vec::new() }
+        let (rows, owners, hits, matches) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { ruleset, limiter, memo, matcher, columns, rows, owners, hits, matches }
     }
 
     /// The rules it runs.
@@ -80,43 +84,51 @@ impl Detector {
         if Arc::ptr_eq(ruleset.engine(), self.ruleset.engine()) {
             self.ruleset = ruleset;
         } else {
-            *self = Self::new(ruleset, Arc::clone(&self.limiter));
+            *self = Self::new(ruleset, Arc::clone(&self.limiter), self.memo);
         }
     }
 
-    /// Adds to the batch's detections what its events match.
+    /// Adds to the batch's detections what the events that were extracted match; the next chunk's may follow.
     pub fn detect(&mut self, batch: &mut Batch, extracted: &Extracted) {
-        let mut suppressed = BTreeMap::new();
-        let Batch { messages, rows, detections, .. } = batch;
-        let events = Events::of(rows);
+        self.matches.clear();
         for (class, of_class) in &extracted.classes {
             if of_class.messages.is_empty() {
                 continue;
             }
-            self.find_owners(rows, &of_class.messages);
-            let columns = of_class.fill(std::mem::take(&mut self.columns));
+            self.find_owners(&batch.rows, &of_class.messages);
+            let columns = extracted.fill(of_class, std::mem::take(&mut self.columns));
             self.hits.clear();
             let tenants = self.ruleset.tenants();
             self.matcher.run(ClassId(*class), &columns, tenants, &self.owners, &mut self.hits);
-            for hit in &self.hits {
-                let row = self.rows[hit.row as usize] as usize;
-                let (tenant, event_id) = (rows.tenant(row), events.event_id(row));
-                let found = Match { rule: hit.rule, row, tenant, event_id, cell: hit.row, columns: &columns };
-                let arrived_at = messages.entries[rows.message[row] as usize].arrived_at;
-                self.store(&found, arrived_at, &events, detections, &mut suppressed);
-            }
+            self.matches.extend(self.hits.iter().map(|hit| {
+                let row = self.rows[hit.row as usize];
+                Match { row, rule: hit.rule, class: *class, event: hit.row }
+            }));
             self.columns = columns.recycle();
         }
-        detections.finish();
-        batch.suppressed.extend(suppressed.into_values());
+        self.matches.sort_unstable();
+        let events = Events::of(&batch.rows);
+        for found in &self.matches {
+            let row = found.row as usize;
+            let (tenant, event_id) = (batch.rows.tenant(row), events.event_id(row));
+            let minute = minute(batch.messages.entries[batch.rows.message[row] as usize].arrived_at);
+            let key = self.ruleset.detail(found.rule).key;
+            if self.limiter.lock().admit(minute, tenant, key, event_id) {
+                self.add(found, &events, extracted, &mut batch.detections);
+            } else {
+                self.suppress(found.rule, minute, tenant, event_id, &mut batch.suppressed);
+            }
+        }
+        batch.detections.finish();
     }
 
     fn find_owners(&mut self, rows: &Rows, messages: &[u32]) {
         self.rows.clear();
         self.owners.clear();
-        let (mut row, mut last) = (0, None);
+        // Both ascend.
+        let mut row = rows.message.partition_point(|message| *message < messages[0]);
+        let mut last = None;
         for message in messages {
-            // Both ascend.
             while rows.message[row] != *message {
                 row += 1;
             }
@@ -131,38 +143,40 @@ impl Detector {
         }
     }
 
-    fn store(
+    /// Counts a match beyond the limit.
+    fn suppress(
         &self,
-        found: &Match<'_>,
-        arrived_at: i64,
-        events: &Events<'_>,
-        detections: &mut Rows,
-        suppressed: &mut BTreeMap<(i64, TenantId, RuleId), Suppressed>,
+        rule: RuleId,
+        minute: i64,
+        tenant: TenantId,
+        event_id: Uuid,
+        all: &mut Vec<Suppressed>,
     ) {
-        let Match { rule, tenant, event_id, .. } = *found;
-        let (detail, minute) = (self.ruleset.detail(rule), minute(arrived_at));
-        if self.limiter.lock().admit(minute, tenant, detail.key, event_id) {
-            self.add(found, events, detections);
-            return;
-        }
         let of = self.ruleset.engine().rule(rule);
-        let entry = suppressed.entry((minute, tenant, rule)).or_insert_with(|| Suppressed {
-            minute,
-            tenant,
-            rule_id: of.id.clone(),
-            rule_revision: of.revision.clone(),
-            title: of.title.clone(),
-            matches: 0,
-            limit: self.limiter.limit(),
-            event_id,
-            notice_id: derived_id(tenant, &format!("limit:{}", of.id), minute_id(minute)),
-        });
-        entry.matches += 1;
+        let key = (minute, tenant, of.id.as_str());
+        match all.binary_search_by(|entry| (entry.minute, entry.tenant, entry.rule_id.as_str()).cmp(&key)) {
+            Ok(at) => all[at].matches += 1,
+            Err(at) => {
+                let entry = Suppressed {
+                    minute,
+                    tenant,
+                    rule_id: of.id.clone(),
+                    rule_revision: of.revision.clone(),
+                    title: of.title.clone(),
+                    matches: 1,
+                    limit: self.limiter.limit(),
+                    event_id,
+                    notice_id: derived_id(tenant, &format!("limit:{}", of.id), minute_id(minute)),
+                };
+                all.insert(at, entry);
+            }
+        }
     }
 
     /// Adds a threat event.
-    fn add(&self, found: &Match<'_>, events: &Events<'_>, detections: &mut Rows) {
-        let Match { row, tenant, event_id, .. } = *found;
+    fn add(&self, found: &Match, events: &Events<'_>, extracted: &Extracted, detections: &mut Rows) {
+        let row = found.row as usize;
+        let (tenant, event_id) = (events.rows.tenant(row), events.event_id(row));
         let rule = self.ruleset.engine().rule(found.rule);
         let detail = self.ruleset.detail(found.rule);
         let mut out = Writer { rows: detections };
@@ -184,22 +198,29 @@ impl Detector {
         out.bytes("user_name", events.text(events.user_name, row));
         out.address("src_ip", events.address(events.src_ip, row));
         out.address("dst_ip", events.address(events.dst_ip, row));
-        out.json("payload", &self.payload(found, rule, &detail.fields));
+        out.json("payload", &self.payload(found, events, extracted));
         detections.message.push(events.rows.message[row]);
     }
 
-    /// The rule's level, and the fields that it tests as far as the event has them.
-    fn payload(&self, found: &Match<'_>, rule: &Rule, fields: &[String]) -> Json {
+    /// The rule's level, and the fields that it tests or keeps as far as the event has them. A kept one
+    /// that it hasn't may be a column of its row, such as the country of an address.
+    fn payload(&self, found: &Match, events: &Events<'_>, extracted: &Extracted) -> Json {
+        let rule = self.ruleset.engine().rule(found.rule);
         let names = self.ruleset.engine().fields();
+        let of_class = &extracted.classes[&found.class];
         let (mut matched, mut bytes) = (Map::new(), 0);
-        for name in fields {
-            let Some(field) = names.get(name) else { continue };
-            let values = found.columns.cells(field, found.cell).iter().filter_map(|cell| match cell.value {
+        for name in &self.ruleset.detail(found.rule).fields {
+            let values =
+                names.get(name).into_iter().flat_map(|field| extracted.values(of_class, found.event, field));
+            let values = values.filter_map(|value| match value {
                 Value::Text(text) => Some(Json::from(presentable(text))),
                 Value::Null => Some(Json::Null),
                 Value::Other => None,
             });
             let mut values: Vec<Json> = values.collect();
+            if values.is_empty() && rule.kept.contains(name) {
+                values.extend(events.column(name, found.row as usize).map(Json::from));
+            }
             let value = match values.len() {
                 0 => continue,
                 1 => values.remove(0),
@@ -256,6 +277,28 @@ impl<'a> Events<'a> {
 
     fn text(&self, column: Option<usize>, row: usize) -> Option<&'a [u8]> {
         self.rows.text(column?, row)
+    }
+
+    /// What the event says in the column of this name, as text; nothing of columns that say where it lies.
+    fn column(&self, name: &str, row: usize) -> Option<String> {
+        let position = self.rows.stream.column(name)?;
+        if self.rows.stream.columns[position].fill != Fill::Message {
+            return None;
+        }
+        match &self.rows.columns[position] {
+            Column::Text(_) => {
+                let text = self.rows.text(position, row)?;
+                Some(presentable(&String::from_utf8_lossy(text)))
+            }
+            Column::Inet(values) => values[row].map(|address| address.to_string()),
+            Column::Bool(values) => values[row].map(|value| value.to_string()),
+            Column::Float64(values) => values[row].map(|value| value.to_string()),
+            Column::Int16(_) | Column::Int32(_) | Column::Int64(_) => {
+                self.rows.integer(position, row).map(|value| value.to_string())
+            }
+            Column::Uuid(values) => values[row].map(|value| value.to_string()),
+            Column::Timestamp(_) | Column::Json(_) | Column::TextList(_) | Column::Bytes(_) => None,
+        }
     }
 
     fn address(&self, column: Option<usize>, row: usize) -> Option<std::net::IpAddr> {

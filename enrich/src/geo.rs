@@ -12,6 +12,7 @@ mod record;
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::ops::Range;
 use std::sync::Arc;
 
 use inosec_schemas::{Column, Kind, Rows, Slice, Stream};
@@ -164,30 +165,31 @@ impl Geo {
 
     /// Fills the country and ASN columns that stand beside address columns: `src_country` (text) and
     /// `src_asn` (64-bit integer) beside `src_ip`, and so on for every name that ends in `ip`. What a
-    /// message said itself stays. Without such columns, or databases, it costs nothing.
-    pub fn enrich(&self, rows: &mut Rows) -> Tallies {
+    /// message said itself stays. Only the rows `of` are looked at; without such columns, or databases, it
+    /// costs nothing.
+    pub fn enrich(&self, rows: &mut Rows, of: Range<usize>) -> Tallies {
         let mut tallies = Tallies::default();
-        if rows.is_empty() || (self.country.is_none() && self.asn.is_none()) {
+        if of.is_empty() || (self.country.is_none() && self.asn.is_none()) {
             return tallies;
         }
         for place in Place::all(&rows.stream) {
             if let (Some(column), Some(_)) = (place.country, &self.country) {
-                self.fill_country(rows, place.address, column, &mut tallies.country);
+                self.fill_country(rows, of.clone(), (place.address, column), &mut tallies.country);
             }
             if let (Some(column), Some(_)) = (place.asn, &self.asn) {
-                self.fill_asn(rows, place.address, column, &mut tallies.asn);
+                self.fill_asn(rows, of.clone(), (place.address, column), &mut tallies.asn);
             }
         }
         tallies
     }
 
-    fn fill_country(&self, rows: &mut Rows, address: usize, column: usize, tally: &mut Tally) {
+    fn fill_country(&self, rows: &mut Rows, of: Range<usize>, places: (usize, usize), tally: &mut Tally) {
         let Ok([Column::Inet(addresses), Column::Text(values)]) =
-            rows.columns.get_disjoint_mut([address, column])
+            rows.columns.get_disjoint_mut([places.0, places.1])
         else {
             return;
         };
-        for (value, address) in values.iter_mut().zip(addresses) {
+        for (value, address) in values[of.clone()].iter_mut().zip(&addresses[of]) {
             if let (None, Some(address)) = (&value, address) {
                 let found = tally.count(self.country(*address));
                 *value = found.map(|code| Slice::append(&mut rows.text, &code));
@@ -195,13 +197,13 @@ impl Geo {
         }
     }
 
-    fn fill_asn(&self, rows: &mut Rows, address: usize, column: usize, tally: &mut Tally) {
+    fn fill_asn(&self, rows: &mut Rows, of: Range<usize>, places: (usize, usize), tally: &mut Tally) {
         let Ok([Column::Inet(addresses), Column::Int64(values)]) =
-            rows.columns.get_disjoint_mut([address, column])
+            rows.columns.get_disjoint_mut([places.0, places.1])
         else {
             return;
         };
-        for (value, address) in values.iter_mut().zip(addresses) {
+        for (value, address) in values[of.clone()].iter_mut().zip(&addresses[of]) {
             if let (None, Some(address)) = (&value, address) {
                 *value = tally.count(self.asn(*address)).map(i64::from);
             }

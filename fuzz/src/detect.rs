@@ -61,7 +61,7 @@ impl Detect {
             seen[*message as usize].unreadable = true;
         }
         for (class, rows) in &extracted.classes {
-            let columns = rows.fill(Columns::new(self.fields));
+            let columns = extracted.fill(rows, Columns::new(self.fields));
             let mut hits = Vec::new();
             let owners = vec![0; columns.rows() as usize];
             self.matcher.run(ClassId(*class), &columns, &self.tenants, &owners, &mut hits);

@@ -92,6 +92,6 @@ impl Road {
             let header = format.map(|format| ("inosec-format", Some(format.as_bytes())));
             messages.push(message, value, header.as_slice());
         }
-        self.decoder.decode(messages, &self.directory, None)
+        self.decoder.decode(messages, &self.directory)
     }
 }

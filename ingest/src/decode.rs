@@ -19,6 +19,7 @@ mod row;
 mod syslog;
 mod time;
 
+use std::ops::Range;
 use std::str::FromStr as _;
 use std::sync::Arc;
 
@@ -77,6 +78,21 @@ pub struct Decoder {
     scratch: Scratch,
 }
 
+/// A batch that is being decoded.
+#[derive(Debug)]
+pub struct Decoding<'a> {
+    topic: Arc<Topic>,
+    limits: &'a Limits,
+    plans: &'a Plans,
+    directory: &'a Directory,
+    names: &'a mut Names,
+    reader: &'a mut Reader,
+    scratch: &'a mut Scratch,
+    batch: Batch,
+    /// The message to go on with.
+    next: usize,
+}
+
 /// What all messages of a batch share.
 struct Shared<'a> {
     topic: &'a Topic,
@@ -106,65 +122,93 @@ impl Decoder {
         }
     }
 
-    /// Decodes all messages with the tenants known at `directory`'s epoch. `watch` takes from those that
-    /// become rows what detection rules look at.
-    pub fn decode(
-        &mut self,
-        messages: Messages,
-        directory: &Directory,
-        mut watch: Option<&mut Watch>,
-    ) -> Batch {
+    /// Decodes all messages with the tenants known at `directory`'s epoch.
+    pub fn decode(&mut self, messages: Messages, directory: &Directory) -> Batch {
+        let mut decoding = self.begin(messages, directory);
+        decoding.advance(usize::MAX, None);
+        decoding.finish()
+    }
+
+    /// The same, chunk by chunk: to do with each what wants memory in its proportion.
+    pub fn begin<'a>(&'a mut self, messages: Messages, directory: &'a Directory) -> Decoding<'a> {
         let topic = Arc::clone(messages.topic());
-        let stream = &topic.stream;
         let Self { limits, catalog, plans, reader, scratch } = self;
+        let stream = &topic.stream;
         let (plans, names) = plans.entry_ref(stream.name.as_str()).or_insert_with(|| {
             let mut names = Names::default();
             (Plans::compile(catalog, stream, &mut names), names)
         });
-        let detections = catalog.streams.get(DETECTIONS).unwrap_or(stream).clone();
-        let shared = Shared { topic: &topic, plans, directory, limits };
         let mut rows = Rows::new(Arc::clone(stream));
         rows.reserve(messages.entries.len());
-        let mut detected = Rows::new(detections);
-        let mut dead = Vec::new();
-        let mut mismatches = 0;
+        let detections = Rows::new(catalog.streams.get(DETECTIONS).unwrap_or(stream).clone());
+        let batch = Batch {
+            messages,
+            rows,
+            detections,
+            suppressed: Vec::new(),
+            dead: Vec::new(),
+            epoch: directory.epoch,
+            mismatches: 0,
+        };
+        Decoding { topic, limits, plans, directory, names, reader, scratch, batch, next: 0 }
+    }
+}
+
+impl Decoding<'_> {
+    /// Decodes the next messages, as many as make `bytes` and at least one, and says which rows they
+    /// became; nothing at the end. `watch` takes from those rows what detection rules look at, and
+    /// forgets what it took before.
+    pub fn advance(&mut self, bytes: usize, mut watch: Option<&mut Watch>) -> Option<Range<usize>> {
+        let Self { topic, limits, plans, directory, names, reader, scratch, batch, next } = self;
+        let shared = Shared { topic, plans, directory, limits };
+        let Batch { messages, rows, detections, dead, mismatches, .. } = batch;
+        if *next == messages.entries.len() {
+            return None;
+        }
         if let Some(watch) = &mut watch {
             watch.begin();
         }
-        let mut watch = watch.filter(|_| stream.name == WATCHED);
-        for (index, message) in (0..).zip(&messages.entries) {
-            let received = Received { message, index, headers: messages.headers(message) };
+        let mut watch = watch.filter(|_| topic.stream.name == WATCHED);
+        let (first, mut taken) = (rows.len(), 0);
+        while let Some(message) = messages.entries.get(*next).filter(|_| taken < bytes) {
+            let value = messages.value(message);
+            let received = Received { message, index: *next as u32, headers: messages.headers(message) };
             let mut tools = Tools {
                 names,
                 scratch,
-                sink: Sink { rows: &mut rows, detections: &mut detected, mismatches: &mut mismatches },
+                sink: Sink { rows, detections, mismatches },
                 watch: watch.as_deref_mut(),
             };
             let decoded = match message.tombstone {
                 true => Err(Reject::new(Reason::Tombstone, "the value is null")),
-                false => {
-                    reader.open(messages.value(message), |opened| received.row(opened, &shared, &mut tools))
-                }
+                false => reader.open(value, |opened| received.row(opened, &shared, &mut tools)),
             };
             if let Err(Reject { reason, detail, tenant }) = decoded {
-                dead.push(DeadLetter { message: index, reason, detail, tenant });
+                dead.push(DeadLetter { message: received.index, reason, detail, tenant });
             }
+            taken += value.len();
+            *next += 1;
         }
         rows.finish();
-        detected.finish();
+        detections.finish();
         for (format, events) in watch.iter().flat_map(|watch| &watch.extracted().unclassified) {
             metrics::counter!(crate::metrics::UNCLASSIFIED, "format" => format.clone()).increment(*events);
         }
-        metrics::counter!(crate::metrics::MISMATCHES, "stream" => stream.name.clone()).increment(mismatches);
-        Batch {
-            messages,
-            rows,
-            detections: detected,
-            suppressed: Vec::new(),
-            dead,
-            epoch: directory.epoch,
-            mismatches,
-        }
+        Some(first..rows.len())
+    }
+
+    /// What the messages so far became.
+    pub fn batch(&mut self) -> &mut Batch {
+        &mut self.batch
+    }
+
+    /// All of it, once [`advance`](Self::advance) has come to the end.
+    #[must_use]
+    pub fn finish(self) -> Batch {
+        debug_assert_eq!(self.next, self.batch.messages.entries.len(), "every message is decoded");
+        let stream = self.topic.stream.name.clone();
+        metrics::counter!(crate::metrics::MISMATCHES, "stream" => stream).increment(self.batch.mismatches);
+        self.batch
     }
 }
 

@@ -10,7 +10,7 @@
 //! with a command.
 
 mod decode;
-pub use decode::{Decoder, Extractor, Limits, Watch};
+pub use decode::{Decoder, Decoding, Extractor, Limits, Watch};
 
 pub mod consumer;
 pub mod error;

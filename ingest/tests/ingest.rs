@@ -120,7 +120,7 @@ fn decode_any(lines: &[&[u8]]) -> Batch {
         messages.push(place, line, &[]);
     }
     let limits = Limits { max_age_us: 1, max_skew_us: 1, max_message_bytes: 16 << 20, max_depth: 128 };
-    Decoder::new(&catalog, limits).decode(messages, &directory, None)
+    Decoder::new(&catalog, limits).decode(messages, &directory)
 }
 
 proptest! {
@@ -155,6 +155,22 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_country_s_name_is_not_cut_to_a_code() {
+    let event = |country: &str| {
+        format!(
+            r#"{{"@timestamp":"2026-01-01T00:00:00Z","ecs":{{"version":"8"}},"source":{{"ip":"10.0.0.1","geo":{{"country_iso_code":"{country}"}}}}}}"#
+        )
+    };
+    let events = ["DE", "Germany", "Österreich"].map(event);
+    let batch = decode_any(&events.each_ref().map(String::as_bytes));
+    assert!(batch.dead.is_empty(), "{:?}", batch.dead);
+    let column = batch.rows.stream.column("src_country").unwrap();
+    let countries = [0, 1, 2].map(|row| found(&batch.rows, column, row));
+    assert_eq!(countries, [json!("DE"), Value::Null, Value::Null]);
+    assert_eq!(batch.mismatches, 2, "what doesn't fit is counted");
 }
 
 /// One record of each kind of format, to be broken in one place.

@@ -1,11 +1,12 @@
-//! What a batch holds for detection: decode fills it, detection reads it.
+//! What decode takes from events for detection: decode fills it, detection reads it.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::fields::{Columns, FieldId, Value};
 
-/// The fields of a batch's events, class by class.
+/// The fields of a run of events, class by class. All classes share one memory: a burst of one class
+/// leaves no room behind that only this class could use again.
 #[derive(Debug, Default)]
 pub struct Extracted {
     /// The classes, by their number in [`ClassFields::classes`](crate::ClassFields::classes); some may be
@@ -15,17 +16,19 @@ pub struct Extracted {
     pub unclassified: BTreeMap<String, u64>,
     /// The messages that can't be read, and why; in the road these are dead letters instead.
     pub unreadable: Vec<(u32, String)>,
+    cells: Vec<Taken>,
+    text: String,
+    /// Where the cells of the event start that is being read.
+    open: usize,
 }
 
-/// The events of one class in a batch.
+/// The events of one class.
 #[derive(Debug, Default)]
 pub struct ClassRows {
     /// Each event's message, ascending.
     pub messages: Vec<u32>,
-    /// What belongs to each event ends here in `cells`.
-    ends: Vec<usize>,
-    cells: Vec<Taken>,
-    text: String,
+    /// Where each event's cells lie.
+    places: Vec<Range<usize>>,
 }
 
 /// A value of a field, or of no wanted field.
@@ -38,7 +41,7 @@ struct Taken {
 /// A value on its way to a column.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kept {
-    /// A place in the rows' text.
+    /// A place in [`Extracted::text`].
     Text(Range<usize>),
     /// An explicit `null`.
     Null,
@@ -52,6 +55,9 @@ impl Extracted {
         self.unclassified.clear();
         self.unreadable.clear();
         self.classes.values_mut().for_each(ClassRows::clear);
+        self.cells.clear();
+        self.text.clear();
+        self.open = 0;
     }
 
     /// Counts an event of a format that has no class.
@@ -60,31 +66,6 @@ impl Extracted {
             Some(count) => *count += 1,
             None => drop(self.unclassified.insert(format.to_owned(), 1)),
         }
-    }
-}
-
-impl ClassRows {
-    /// Fills columns, which are empty, with the events in order.
-    #[must_use]
-    pub fn fill<'a>(&'a self, mut columns: Columns<'a>) -> Columns<'a> {
-        let mut start = 0;
-        for end in &self.ends {
-            columns.add_row();
-            for Taken { field, value } in &self.cells[start..*end] {
-                let value = match value {
-                    Kept::Text(range) => Value::Text(&self.text[range.clone()]),
-                    Kept::Null => Value::Null,
-                    Kept::Other => Value::Other,
-                };
-                match (field, value) {
-                    (Some(field), value) => columns.push(*field, value),
-                    (None, Value::Text(text)) => columns.push_rest(text),
-                    (None, _) => {}
-                }
-            }
-            start = *end;
-        }
-        columns
     }
 
     /// The text that values lie in; it only grows.
@@ -97,16 +78,48 @@ impl ClassRows {
         self.cells.push(Taken { field, value });
     }
 
-    /// Ends the event: it came from this message.
-    pub fn close(&mut self, message: u32) {
-        self.messages.push(message);
-        self.ends.push(self.cells.len());
+    /// Ends the event: it is of this class and came from this message.
+    pub fn close(&mut self, class: u32, message: u32) {
+        let rows = self.classes.entry(class).or_default();
+        rows.messages.push(message);
+        rows.places.push(self.open..self.cells.len());
+        self.open = self.cells.len();
     }
 
+    /// Fills columns, which are empty, with the events of one of its classes in order.
+    #[must_use]
+    pub fn fill<'a>(&'a self, rows: &ClassRows, mut columns: Columns<'a>) -> Columns<'a> {
+        for place in &rows.places {
+            columns.add_row();
+            for taken in &self.cells[place.clone()] {
+                match (taken.field, self.value(taken)) {
+                    (Some(field), value) => columns.push(field, value),
+                    (None, Value::Text(text)) => columns.push_rest(text),
+                    (None, _) => {}
+                }
+            }
+        }
+        columns
+    }
+
+    /// One field's values in one event of one of its classes, found by looking through the event's.
+    pub fn values(&self, rows: &ClassRows, event: u32, field: FieldId) -> impl Iterator<Item = Value<'_>> {
+        let cells = &self.cells[rows.places[event as usize].clone()];
+        cells.iter().filter(move |taken| taken.field == Some(field)).map(|taken| self.value(taken))
+    }
+
+    fn value(&self, taken: &Taken) -> Value<'_> {
+        match &taken.value {
+            Kept::Text(range) => Value::Text(&self.text[range.clone()]),
+            Kept::Null => Value::Null,
+            Kept::Other => Value::Other,
+        }
+    }
+}
+
+impl ClassRows {
     fn clear(&mut self) {
         self.messages.clear();
-        self.ends.clear();
-        self.cells.clear();
-        self.text.clear();
+        self.places.clear();
     }
 }

@@ -69,6 +69,10 @@ pub struct ColumnSpec {
     /// Texts are cut at this many bytes (at a character boundary); the raw message keeps the rest.
     #[serde(default = "default_cap")]
     pub cap: u32,
+    /// A longer text is no value of this column, such as a country's name where its code belongs; it
+    /// isn't cut.
+    #[serde(default)]
+    pub whole: bool,
     /// Only the first line is kept.
     #[serde(default)]
     pub first_line: bool,

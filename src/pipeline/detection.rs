@@ -7,22 +7,27 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use inosec_enrich::{Detector, Limiter, RuleFiles, Ruleset};
-use inosec_ingest::{Decoder, Watch};
-use inosec_schemas::{Batch, Catalog, Directory, EventClass, Messages};
+use inosec_ingest::Watch;
+use inosec_schemas::{Batch, Catalog, EventClass};
 use inosec_sink::{Store, TenantRules};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::Error;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::rules;
+
+/// What all lanes together remember of values that rules have met, in bytes.
+const MEMO: usize = 32 << 20;
 
 /// What the lanes of one database share.
 #[derive(Debug, Clone)]
 pub struct Detection {
-    catalog: Arc<Catalog>,
-    current: watch::Receiver<Arc<Ruleset>>,
-    limiter: Arc<Limiter>,
+    pub(super) catalog: Arc<Catalog>,
+    pub(super) current: watch::Receiver<Arc<Ruleset>>,
+    pub(super) limiter: Arc<Limiter>,
+    /// A lane's share of [`MEMO`].
+    pub(super) memo: usize,
 }
 
 /// Keeps the rules current.
@@ -58,21 +63,29 @@ pub async fn start(
     if config.rules.is_empty() {
         return Ok(None);
     }
-    let sources = Arc::new(Sources { files: read(config)?, classes: catalog.classes() });
     let tenants =
         store.tenant_rules().await.map_err(|source| Error::Sink { name: database.to_owned(), source })?;
     let revision = tenants.revision;
-    let ruleset = compile(Arc::clone(&sources), tenants, None).await?;
+    let (rules, classes) = (config.rules.clone(), catalog.classes());
+    // On one thread, so that compiling takes the memory that reading leaves.
+    let compiled = tokio::task::spawn_blocking(move || {
+        let sources = Sources { files: read(&rules)?, classes };
+        let ruleset = sources.compile(&tenants, None)?;
+        Ok::<_, Error>((Arc::new(sources), Arc::new(ruleset)))
+    });
+    let (sources, ruleset) = compiled.await??;
     let (current, receiver) = watch::channel(ruleset);
     let limiter = Arc::new(Limiter::new(config.rules.max_per_minute));
-    let detection = Detection { catalog: Arc::clone(catalog), current: receiver, limiter };
+    let lanes: usize = config.databases.values().map(|database| database.writers).sum();
+    let memo = MEMO / lanes.max(1);
+    let detection = Detection { catalog: Arc::clone(catalog), current: receiver, limiter, memo };
     Ok(Some((detection, Keeper { sources, revision, current })))
 }
 
 /// The configured files. A bad rule is named and left out.
-fn read(config: &Config) -> Result<RuleFiles, Error> {
-    let placeholders = rules::placeholders(&config.rules);
-    let configured = rules::configured(&config.rules, &placeholders);
+fn read(config: &config::Rules) -> Result<RuleFiles, Error> {
+    let placeholders = rules::placeholders(config);
+    let configured = rules::configured(config, &placeholders);
     let rules::Configured { parsed, optional } =
         configured.map_err(|error| Error::Config(format!("[rules] {error}")))?;
     for problem in &parsed.problems {
@@ -88,22 +101,19 @@ fn read(config: &Config) -> Result<RuleFiles, Error> {
     Ok(RuleFiles { rules, filters, correlations, optional, placeholders })
 }
 
-async fn compile(
-    sources: Arc<Sources>,
-    tenants: TenantRules,
-    before: Option<Arc<Ruleset>>,
-) -> Result<Arc<Ruleset>, Error> {
-    let started = Instant::now();
-    let compiled = tokio::task::spawn_blocking(move || {
-        Ruleset::new(&sources.files, &sources.classes, &tenants.rules, before.as_deref())
-    });
-    let ruleset = compiled.await?.map_err(|error| Error::Config(format!("[rules] {error}")))?;
-    for problem in ruleset.problems() {
-        warn!(%problem, "left out: the rule runs without it");
+impl Sources {
+    /// About a second for all of SigmaHQ's rules: not for async threads.
+    fn compile(&self, tenants: &TenantRules, before: Option<&Ruleset>) -> Result<Ruleset, Error> {
+        let started = Instant::now();
+        let ruleset = Ruleset::new(&self.files, &self.classes, &tenants.rules, before)
+            .map_err(|error| Error::Config(format!("[rules] {error}")))?;
+        for problem in ruleset.problems() {
+            warn!(%problem, "left out: the rule runs without it");
+        }
+        let rules = ruleset.engine().rules().len();
+        info!(rules, seconds = started.elapsed().as_secs_f64(), "rules ready");
+        Ok(ruleset)
     }
-    let rules = ruleset.engine().rules().len();
-    info!(rules, seconds = started.elapsed().as_secs_f64(), "rules ready");
-    Ok(Arc::new(ruleset))
 }
 
 impl Keeper {
@@ -112,9 +122,10 @@ impl Keeper {
         loop {
             let tenants = store.tenant_rules_after(self.revision).await;
             self.revision = tenants.revision;
-            let before = Some(Arc::clone(&self.current.borrow()));
-            match compile(Arc::clone(&self.sources), tenants, before).await {
-                Ok(ruleset) => drop(self.current.send_replace(ruleset)),
+            let (sources, before) = (Arc::clone(&self.sources), Arc::clone(&self.current.borrow()));
+            let compiled = tokio::task::spawn_blocking(move || sources.compile(&tenants, Some(&before)));
+            match compiled.await.unwrap_or_else(|error| Err(Error::Task(error))) {
+                Ok(ruleset) => drop(self.current.send_replace(Arc::new(ruleset))),
                 Err(error) => warn!(%error, "the rules stay as they are"),
             }
         }
@@ -127,22 +138,29 @@ impl Detection {
         let ruleset = Arc::clone(&self.current.borrow());
         Stage {
             watch: Watch::new(&self.catalog, ruleset.engine().class_fields()),
-            detector: Detector::new(ruleset, Arc::clone(&self.limiter)),
+            detector: Detector::new(ruleset, Arc::clone(&self.limiter), self.memo),
             detection: self.clone(),
         }
     }
 }
 
 impl Stage {
-    /// Decodes a batch and adds the threat events that its events are, with the rules as they are now.
-    pub fn decode(&mut self, decoder: &mut Decoder, messages: Messages, directory: &Directory) -> Batch {
+    /// Takes the rules as they are now, for all of a batch.
+    pub fn begin(&mut self) {
         let current = Arc::clone(&self.detection.current.borrow());
         if !Arc::ptr_eq(current.engine(), self.detector.ruleset().engine()) {
             self.watch = Watch::new(&self.detection.catalog, current.engine().class_fields());
         }
         self.detector.set_ruleset(current);
-        let mut batch = decoder.decode(messages, directory, Some(&mut self.watch));
-        self.detector.detect(&mut batch, self.watch.extracted());
-        batch
+    }
+
+    /// What takes the fields that the rules look at.
+    pub fn watch(&mut self) -> &mut Watch {
+        &mut self.watch
+    }
+
+    /// Adds the threat events that the events watched last are.
+    pub fn detect(&mut self, batch: &mut Batch) {
+        self.detector.detect(batch, self.watch.extracted());
     }
 }

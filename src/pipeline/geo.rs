@@ -3,6 +3,7 @@
 //! In: `[geo]`. Out: what lanes ask, always a whole database. A file that is missing, half-written or
 //! damaged leaves the database in force as it is; it is said once, counted, and tried again.
 
+use std::ops::Range;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use inosec_enrich::geo::{Database, Geo, Subject, Tally};
 use inosec_enrich::metrics as names;
-use inosec_schemas::Batch;
+use inosec_schemas::Rows;
 use metrics::{counter, gauge};
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -28,16 +29,17 @@ impl Current {
         Ok(Keeper::start(config).await?.1)
     }
 
-    /// Fills country and ASN columns, all rows of a batch from the same databases.
-    pub fn enrich(&self, batch: &mut Batch) {
-        // Cloned, so that a reload never waits for a batch: two counters.
-        let geo = self.0.borrow().clone();
-        for rows in [&mut batch.rows, &mut batch.detections] {
-            let tallies = geo.enrich(rows);
-            count(Subject::Country, tallies.country);
-            count(Subject::Asn, tallies.asn);
-        }
+    /// The databases for all of a batch. Cloned, so that a reload never waits for one: two counters.
+    pub fn now(&self) -> Geo {
+        self.0.borrow().clone()
     }
+}
+
+/// Fills the country and ASN columns of some rows.
+pub fn enrich(geo: &Geo, rows: &mut Rows, of: Range<usize>) {
+    let tallies = geo.enrich(rows, of);
+    count(Subject::Country, tallies.country);
+    count(Subject::Asn, tallies.asn);
 }
 
 fn count(subject: Subject, tally: Tally) {
@@ -188,4 +190,4 @@ impl File {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -5,8 +5,9 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use inosec_ingest::Decoder;
-use inosec_schemas::{Catalog, Messages, Topic};
+use inosec_enrich::geo::Geo;
+use inosec_ingest::{Decoder, Decoding};
+use inosec_schemas::{Batch, Catalog, Messages, Topic};
 use inosec_sink::{BlockOptions, Redo, SealOptions, Sealed, Store, Writer, Written, seal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -15,6 +16,10 @@ use super::detection::{Detection, Stage};
 use super::{Error, geo};
 use crate::config::Config;
 use crate::rules;
+
+/// Messages are decoded, enriched and detected on in chunks of so many bytes: of the fields that rules
+/// look at a lane then holds about as much, and not those of a whole batch, which is six times as large.
+const CHUNK: usize = 4 << 20;
 
 /// What became of one batch.
 pub struct Report {
@@ -55,14 +60,30 @@ impl Work {
         let directory = self.store.directory();
         let mut tools = self.tools.lock().unwrap_or_else(PoisonError::into_inner);
         let (decoder, detection) = &mut *tools;
-        let mut batch = match detection {
-            Some(stage) => stage.decode(decoder, messages, &directory),
-            None => decoder.decode(messages, &directory, None),
-        };
+        let decoding = decoder.begin(messages, &directory);
+        let batch = enrich(decoding, &self.geo.now(), detection.as_mut(), CHUNK);
         drop(tools);
-        self.geo.enrich(&mut batch);
         seal(batch, number, &self.options)
     }
+}
+
+/// Decodes to the end, chunk by chunk: to each row is added where its addresses are, then, since rules may
+/// keep that, to the batch what the rows match. How large chunks are changes nothing.
+fn enrich(mut decoding: Decoding<'_>, geo: &Geo, mut detection: Option<&mut Stage>, chunk: usize) -> Batch {
+    if let Some(stage) = &mut detection {
+        stage.begin();
+    }
+    while let Some(rows) = decoding.advance(chunk, detection.as_mut().map(|stage| stage.watch())) {
+        let batch = decoding.batch();
+        geo::enrich(geo, &mut batch.rows, rows);
+        if let Some(stage) = &mut detection {
+            stage.detect(batch);
+        }
+    }
+    let mut batch = decoding.finish();
+    let detections = 0..batch.detections.len();
+    geo::enrich(geo, &mut batch.detections, detections);
+    batch
 }
 
 /// Starts both stages of a lane.
@@ -114,3 +135,6 @@ async fn write(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -90,7 +90,7 @@ impl Evaluator {
     pub fn matched(&mut self, extracted: &Extracted) -> Vec<(u32, RuleId)> {
         let mut found = Vec::new();
         for (class, rows) in extracted.classes.iter().filter(|(_, rows)| !rows.messages.is_empty()) {
-            let columns = rows.fill(std::mem::take(&mut self.columns));
+            let columns = extracted.fill(rows, std::mem::take(&mut self.columns));
             self.owners.resize(columns.rows() as usize, 0);
             self.hits.clear();
             self.matcher.run(ClassId(*class), &columns, &self.tenants, &self.owners, &mut self.hits);

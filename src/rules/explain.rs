@@ -137,7 +137,7 @@ impl Explainer {
         let held: Vec<RuleId> =
             self.evaluator.matched(&extracted).into_iter().map(|(_, piece)| piece).collect();
         let engine = self.evaluator.engine();
-        let columns = rows.fill(Columns::new(engine.fields().len()));
+        let columns = extracted.fill(rows, Columns::new(engine.fields().len()));
         let mut shown = Vec::new();
         for (number, piece) in (0..).map(RuleId).zip(&self.pieces) {
             let values = piece.fields.iter().map(|field| (field.as_str(), values(engine, &columns, field)));

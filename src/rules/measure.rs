@@ -73,10 +73,10 @@ impl Sample {
         let columns: Vec<(&EventClass, Columns<'_>)> = self
             .batches
             .iter()
-            .flat_map(|batch| &batch.classes)
-            .map(|(class, rows)| {
+            .flat_map(|batch| batch.classes.iter().map(move |(class, rows)| (batch, class, rows)))
+            .map(|(batch, class, rows)| {
                 let (class, _) = &fields.classes[*class as usize];
-                (class, rows.fill(Columns::new(fields.names.len())))
+                (class, batch.fill(rows, Columns::new(fields.names.len())))
             })
             .collect();
         let mut measured = Vec::new();

@@ -149,6 +149,8 @@ def text(value, column):
         raise Misfit
     if column.get("first_line"):
         value = re.split(r"[\r\n]", value, maxsplit=1)[0]
+    if column.get("whole") and len(value.encode(errors="surrogatepass")) > column.get("cap", 512):
+        raise Misfit
     # A surrogate without its partner is no character; PostgreSQL's text can't hold NUL.
     value = re.sub("[\0\ud800-\udfff]", "\ufffd", value)
     return value.encode()[: column.get("cap", 512)].decode(errors="ignore") or None

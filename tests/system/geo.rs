@@ -1,4 +1,5 @@
-//! Countries and AS numbers in the hot table, from databases that are replaced while events come in.
+//! Countries and AS numbers in the hot table and in the matches of rules, from databases that are replaced
+//! while events come in.
 
 use std::time::Duration;
 
@@ -18,6 +19,23 @@ const EVENTS: [(&str, &str, &str); 5] = [
     ("2c0f:ff80::7", "216.160.83.56", ""),
 ];
 
+/// Every event matches; the correlation asks matches to keep where it came from.
+const RULES: &str = "
+title: Message
+id: message
+logsource: {product: linux}
+detection: {selection: {message: m}, condition: selection}
+---
+title: Many from one place
+id: place
+correlation:
+  type: event_count
+  rules: [message]
+  group-by: [src_country, src_asn]
+  timespan: 1h
+  condition: {gte: 10}
+";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn countries_and_as_numbers_follow_databases_that_are_replaced() {
     let _calm = calm().await;
@@ -34,7 +52,11 @@ async fn follow(store: Store, geoip: &std::path::Path) {
     let entry = format!("[[topics]]\nname = \"{topic}\"\nstream = \"agent_logs\"\ntenant = \"header\"\n");
     let setup = Setup::new(&database.url, &topic, &entry);
     let (country, asn) = (setup.folder.join("country.mmdb"), setup.folder.join("asn.mmdb"));
-    let more = format!("\n[geo]\ncountry = {country:?}\nasn = {asn:?}\nreload = \"100ms\"\n");
+    let rules = setup.folder.join("rules.yml");
+    std::fs::write(&rules, RULES).unwrap();
+    let more = format!(
+        "\n[geo]\ncountry = {country:?}\nasn = {asn:?}\nreload = \"100ms\"\n[rules]\npaths = [{rules:?}]\n"
+    );
     let text = std::fs::read_to_string(&setup.config).unwrap();
     std::fs::write(&setup.config, text + &more).unwrap();
     let bytes = std::fs::read(geoip.join("GeoLite2-City-Test.mmdb")).unwrap();
@@ -59,7 +81,7 @@ async fn follow(store: Store, geoip: &std::path::Path) {
                 format!(r#","geo":{{"country_iso_code":"{told}"}}"#)
             };
             let event = format!(
-                r#"{{"@timestamp":"2026-01-02T03:04:05Z","ecs":{{"version":"8.11"}},"host":{{"name":"{round}"}},"message":"m","source":{{"ip":"{source}"{country}}},"destination":{{"ip":"{destination}"}}}}"#
+                r#"{{"@timestamp":"2026-01-02T03:04:05Z","ecs":{{"version":"8.11"}},"host":{{"name":"{round}","os":{{"type":"linux"}}}},"message":"m","source":{{"ip":"{source}"{country}}},"destination":{{"ip":"{destination}"}}}}"#
             );
             producer.send(&topic, event.as_bytes(), Some(tenant));
         }
@@ -70,6 +92,7 @@ async fn follow(store: Store, geoip: &std::path::Path) {
         rows(&database, "before").await,
         ["GB - - 15169", "US - GB -", "- - - -", "NZ - - -", "- 237 US 209"]
     );
+    assert_eq!(kept(&database, "before").await, ["GB -", "US -", "- -", "NZ -", "- 237"]);
     assert!(inosec.metric("inosec_enrich_geo_build_timestamp_seconds") > 1e9);
     assert!(inosec.metric("inosec_enrich_geo_lookups_total") >= 19.0);
 
@@ -93,6 +116,7 @@ async fn follow(store: Store, geoip: &std::path::Path) {
         rows(&database, "after").await,
         ["XB - - 15169", "US - XB -", "- - - -", "NZ - - -", "- 237 US 209"]
     );
+    assert_eq!(kept(&database, "after").await, ["XB -", "US -", "- -", "NZ -", "- 237"]);
     let warned = inosec.logs().matches("can't be loaded anew").count();
     assert_eq!(warned, 1, "told once:\n{}", inosec.logs());
     assert!(inosec.stop().success());
@@ -118,5 +142,14 @@ async fn rows(database: &Database, host: &str) -> Vec<String> {
     let sql = "SELECT concat_ws(' ', coalesce(src_country, '-'), coalesce(src_asn::text, '-'),
             coalesce(dst_country, '-'), coalesce(dst_asn::text, '-'))
         FROM inosec.agent_logs WHERE host_name = $1 ORDER BY kafka_offset";
+    database.rows(sql, &[&host]).await.iter().map(|row| row.get(0)).collect()
+}
+
+/// Country and ASN of the source as the matches of these events keep them.
+async fn kept(database: &Database, host: &str) -> Vec<String> {
+    let sql = "SELECT concat_ws(' ', coalesce(t.payload->'fields'->>'src_country', '-'),
+            coalesce(t.payload->'fields'->>'src_asn', '-'))
+        FROM inosec.threat_events AS t JOIN inosec.agent_logs AS l USING (tenant_id, event_id)
+        WHERE l.host_name = $1 ORDER BY l.kafka_offset";
     database.rows(sql, &[&host]).await.iter().map(|row| row.get(0)).collect()
 }

@@ -83,7 +83,8 @@ impl Ours {
             let mut back = None;
             clock(&mut || {
                 let extracted = extractor.extract(messages());
-                let filled = extracted.classes[&group.class].fill(empty.take().unwrap_or_default());
+                let filled =
+                    extracted.fill(&extracted.classes[&group.class], empty.take().unwrap_or_default());
                 matcher.run(class, &filled, tenants, owners, hits);
                 back = Some(filled.recycle());
                 extractor.recycle(extracted);
@@ -91,7 +92,7 @@ impl Ours {
             *columns = back;
         } else {
             let extracted = extractor.extract(messages());
-            let filled = extracted.classes[&group.class].fill(empty);
+            let filled = extracted.fill(&extracted.classes[&group.class], empty);
             clock(&mut || matcher.run(class, &filled, tenants, owners, hits));
             *columns = Some(filled.recycle());
             extractor.recycle(extracted);
@@ -108,7 +109,8 @@ impl Ours {
     pub fn extract(&mut self, group: &Group, corpus: &Corpus) {
         let messages = group.places.iter().map(|place| (corpus.value(*place), None));
         let extracted = self.extractor.extract(messages);
-        let filled = extracted.classes[&group.class].fill(self.columns.take().unwrap_or_default());
+        let filled =
+            extracted.fill(&extracted.classes[&group.class], self.columns.take().unwrap_or_default());
         std::hint::black_box(&filled);
         self.columns = Some(filled.recycle());
         self.extractor.recycle(extracted);

@@ -30,6 +30,8 @@ pub struct Matcher {
     engine: Arc<Engine>,
     budget: usize,
     classes: Vec<ClassMemo>,
+    /// What the memos of all classes take.
+    held: usize,
     gathered: Gathered,
     deciding: Deciding,
     scratch: Scratch,
@@ -46,12 +48,6 @@ struct ClassMemo {
 impl ClassMemo {
     fn bytes(&self) -> usize {
         self.fields.values().map(Memo::bytes).sum::<usize>() + self.rest.bytes() + self.arena.bytes()
-    }
-
-    fn clear(&mut self) {
-        self.fields.values_mut().for_each(Memo::clear);
-        self.rest.clear();
-        self.arena.clear();
     }
 }
 
@@ -79,6 +75,7 @@ impl Matcher {
             engine,
             budget,
             classes: Vec::new(),
+            held: 0,
             gathered: Gathered::default(),
             deciding: Deciding::default(),
             scratch: Scratch::default(),
@@ -109,19 +106,22 @@ impl Matcher {
         self.decide(program, class, columns, (tenants, owners), hits);
     }
 
-    /// Forgets values when they take more than the budget.
+    /// Forgets values when they take more than the budget, and gives their memory back: emptied tables
+    /// would keep it for classes that may not come again.
     fn make_room(&mut self, class: ClassId) {
+        if self.held > self.budget {
+            self.classes.clear();
+            self.held = 0;
+        }
         let index = class.0 as usize;
         if self.classes.len() <= index {
             self.classes.resize_with(index + 1, ClassMemo::default);
-        }
-        if self.classes.iter().map(ClassMemo::bytes).sum::<usize>() > self.budget {
-            self.classes.iter_mut().for_each(ClassMemo::clear);
         }
     }
 
     fn gather(&mut self, program: &Program, class: ClassId, columns: &Columns<'_>) {
         let memo = &mut self.classes[class.0 as usize];
+        self.held -= memo.bytes();
         self.gathered.by_column.clear();
         let (arena, scratch, by_column) = (&mut memo.arena, &mut self.scratch, &mut self.gathered.by_column);
         for (field, cells) in columns.iter() {
@@ -133,6 +133,7 @@ impl Matcher {
         if let Some(scanner) = &program.keywords {
             scan_column(scanner, columns.rest(), &mut memo.rest, arena, scratch, by_column);
         }
+        self.held += memo.bytes();
     }
 
     fn decide(

@@ -40,14 +40,9 @@ impl Arena {
         &self.atoms[passed.start as usize..][..passed.length as usize]
     }
 
-    /// Bytes it takes.
+    /// Bytes it takes, room to grow included.
     pub fn bytes(&self) -> usize {
-        self.atoms.len() * size_of::<AtomId>()
-    }
-
-    /// Forgets all lists.
-    pub fn clear(&mut self) {
-        self.atoms.clear();
+        self.atoms.capacity() * size_of::<AtomId>()
     }
 }
 
@@ -132,16 +127,9 @@ impl Memo {
         passed
     }
 
-    /// Bytes it takes.
+    /// Bytes it takes, room to grow included.
     pub fn bytes(&self) -> usize {
-        self.text.len() + self.short.len() * size_of::<Short>()
-    }
-
-    /// Forgets all values.
-    pub fn clear(&mut self) {
-        self.short.clear();
-        self.text.clear();
-        self.long.clear();
+        self.text.capacity() + self.short.allocation_size() + self.long.allocation_size()
     }
 }
 

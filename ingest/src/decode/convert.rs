@@ -113,7 +113,7 @@ fn address(value: Value<'_>) -> Result<IpAddr, Misfit> {
     }
 }
 
-/// Text, cut at the column's cap; `None` if its first line is empty.
+/// Text, cut at the column's cap unless that leaves no sense; `None` if its first line is empty.
 fn text(
     all: &mut Vec<u8>,
     value: Value<'_>,
@@ -129,6 +129,9 @@ fn text(
             scratch
         }
     };
+    if spec.whole && full.len() > spec.cap as usize {
+        return Err(Misfit);
+    }
     Ok(push_text(all, full, spec))
 }
 

@@ -1,7 +1,7 @@
 //! Records to the fields that detection rules look at, class by class.
 //!
-//! In: records as decode reads them and, in [`ClassFields`], what rules want. Out: per class the rows of
-//! its events and their wanted values in one text, from which [`Columns`](inosec_schemas::Columns) borrow. Nothing here knows a
+//! In: records as decode reads them and, in [`ClassFields`], what rules want. Out: per class its events,
+//! and their wanted values in one text, from which [`Columns`](inosec_schemas::Columns) borrow. Nothing here knows a
 //! rule. Events that have no class are counted, never matched.
 
 use std::ops::Range;
@@ -77,13 +77,13 @@ impl Watch {
         &self.fields
     }
 
-    /// What the last batch holds.
+    /// What was taken since the last [`begin`](Self::begin).
     #[must_use]
     pub fn extracted(&self) -> &Extracted {
         &self.extracted
     }
 
-    /// Empties what the last batch left, keeping its memory.
+    /// Empties it, keeping its memory.
     pub(crate) fn begin(&mut self) {
         self.extracted.clear();
     }
@@ -105,17 +105,16 @@ impl Watch {
             .paths
             .entry(class)
             .or_insert_with(|| Paths::compile(&section.sources, &fields.names, wanted));
-        let rows = extracted.classes.entry(class).or_default();
         match (record, envelope.record) {
             (Record::Json(tape), envelope::Record::Json(root)) => {
-                walk.json(paths, wanted.keywords, tape, root, rows);
+                walk.json(paths, wanted.keywords, tape, root, extracted);
             }
             (Record::Text(texts), envelope::Record::Text(line)) => {
-                walk.text(paths, wanted.keywords, texts, line, rows);
+                walk.text(paths, wanted.keywords, texts, line, extracted);
             }
             _ => unreachable!("a record is read as it is written"),
         }
-        rows.close(index);
+        extracted.close(class, index);
     }
 }
 
@@ -220,7 +219,7 @@ mod tests {
         let mut extractor = Extractor::new(&catalog, fields, LIMITS);
         let extracted = extractor.extract([(line.as_bytes(), Some("auditd"))]);
         let rows = &extracted.classes[&0];
-        let columns = rows.fill(inosec_schemas::Columns::new(names.len()));
+        let columns = extracted.fill(rows, inosec_schemas::Columns::new(names.len()));
         assert_eq!(columns.column(names.get("a1").unwrap()).len(), 1);
         columns.rest().len()
     }

@@ -2,7 +2,7 @@
 //! beside the record.
 
 use hashbrown::HashMap;
-use inosec_schemas::{ClassRows, FieldId, FieldNames, Kept, LogSources, Path, Source, Wanted};
+use inosec_schemas::{Extracted, FieldId, FieldNames, Kept, LogSources, Path, Source, Wanted};
 use simd_json::{Node, StaticNode};
 
 use super::record::{Fields, Record, Value, members, value_at, width};
@@ -105,7 +105,7 @@ struct Walking<'a, 't> {
     paths: &'a Paths,
     keywords: bool,
     tape: &'a [Node<'t>],
-    rows: &'a mut ClassRows,
+    out: &'a mut Extracted,
     found: &'a mut Vec<(Wish, Kept)>,
 }
 
@@ -117,12 +117,12 @@ impl Walk {
         keywords: bool,
         tape: &[Node<'_>],
         root: usize,
-        rows: &mut ClassRows,
+        out: &mut Extracted,
     ) {
         self.found.clear();
-        let mut walking = Walking { paths, keywords, tape, rows, found: &mut self.found };
+        let mut walking = Walking { paths, keywords, tape, out, found: &mut self.found };
         walking.object(root, Some(ROOT));
-        self.settle(rows);
+        self.settle(out);
     }
 
     /// Takes the wanted fields of a line of text, and the line itself for keywords.
@@ -132,7 +132,7 @@ impl Walk {
         keywords: bool,
         fields: &Fields<'_>,
         line: &str,
-        rows: &mut ClassRows,
+        out: &mut Extracted,
     ) {
         self.found.clear();
         let line_at = line.as_bytes().as_ptr_range();
@@ -141,22 +141,22 @@ impl Walk {
             // By its place: looking for the text would take the line's length for each field.
             let decoded = keywords && !line_at.contains(&value.as_ptr());
             if !wishes.is_empty() || decoded {
-                let kept = keep(rows.text(), value);
+                let kept = keep(out.text(), value);
                 if decoded {
-                    rows.push(None, kept.clone());
+                    out.push(None, kept.clone());
                 }
                 self.found.extend(wishes.iter().map(|wish| (*wish, kept.clone())));
             }
         }
         if keywords {
-            let kept = keep(rows.text(), line);
-            rows.push(None, kept);
+            let kept = keep(out.text(), line);
+            out.push(None, kept);
         }
-        self.settle(rows);
+        self.settle(out);
     }
 
     /// Keeps of each field what was found in its best place, all values of it, nulls in an array too.
-    fn settle(&mut self, rows: &mut ClassRows) {
+    fn settle(&mut self, out: &mut Extracted) {
         let Self { found, best } = self;
         for (wish, kept) in found.iter() {
             let field = wish.field.index();
@@ -170,7 +170,7 @@ impl Walk {
         }
         for (wish, kept) in found.iter() {
             if best[wish.field.index()].is_some_and(|(_, rank)| rank == wish.rank) {
-                rows.push(Some(wish.field), kept.clone());
+                out.push(Some(wish.field), kept.clone());
             }
         }
         for (wish, _) in found.drain(..) {
@@ -216,14 +216,14 @@ impl Walking<'_, '_> {
         if !wanted && !self.keywords {
             return;
         }
-        let text = self.rows.text();
+        let text = self.out.text();
         let start = text.len();
         write(value, text);
         let kept = Kept::Text(start..text.len());
         if wanted {
             self.wish(branch, &kept);
         } else {
-            self.rows.push(None, kept);
+            self.out.push(None, kept);
         }
     }
 

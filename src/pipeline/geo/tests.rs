@@ -7,7 +7,7 @@ use super::*;
 /// London, in the country databases of the corpus.
 const LONDON: &str = "81.2.69.142";
 
-fn corpus(name: &str) -> Option<Vec<u8>> {
+pub(in crate::pipeline) fn corpus(name: &str) -> Option<Vec<u8>> {
     let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/data");
     let folder = std::env::var_os("INOSEC_CORPUS").map_or(beside, PathBuf::from);
     let file = folder.join("geoip").join(name);
