@@ -166,7 +166,52 @@ AS $$
 $$;
 REVOKE EXECUTE ON FUNCTION inosec.expire_alert_changes(interval), inosec.record_alert_changes(uuid[], text[]) FROM PUBLIC;
 
-SELECT inosec.expose('alerts', 'tenant_id'), inosec.expose('alert_events', 'tenant_id'),
+CREATE TABLE IF NOT EXISTS inosec.correlation_evictions (
+    hour timestamptz NOT NULL,
+    tenant_id uuid NOT NULL,
+    groups bigint NOT NULL,
+    entries bigint NOT NULL,
+    notice_id uuid NOT NULL,
+    PRIMARY KEY (hour, tenant_id)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE inosec.correlation_evictions IS 'What correlation forgot of a tenant that was beyond its limits; the threat event notice_id tells of each row.';
+
+-- Counts what was forgotten; the first time in an hour, a threat event tells the tenant.
+CREATE OR REPLACE FUNCTION inosec.count_evicted(of_tenant uuid, gone_groups bigint, gone_entries bigint)
+RETURNS void
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+AS $$
+DECLARE
+    of_hour timestamptz := date_trunc('hour', now());
+    notice uuid := gen_random_uuid();
+    first boolean;
+BEGIN
+    INSERT INTO inosec.correlation_evictions AS known (hour, tenant_id, groups, entries, notice_id)
+    VALUES (of_hour, of_tenant, gone_groups, gone_entries, notice)
+    ON CONFLICT (hour, tenant_id) DO UPDATE
+        SET groups = known.groups + excluded.groups, entries = known.entries + excluded.entries
+    RETURNING xmax = 0 INTO first;
+    IF NOT first THEN
+        RETURN;
+    END IF;
+    PERFORM inosec.ensure_partition('threat_events', now());
+    INSERT INTO inosec.threat_events (id, tenant_id, signature, severity_id, detected_at, ts, ingested_at,
+        source, event_id, payload, seq)
+    VALUES (notice, of_tenant, 'Correlation forgets: too many groups or events at once', 1, now(), now(), now(),
+        'inosec', notice, '{"notice": "evicted", "counted_in": "correlation_evictions"}', -1);
+    INSERT INTO inosec.event_counts AS known
+        (bucket, tenant_id, stream, class_uid, severity_id, shard, events, bytes)
+    VALUES (of_hour, of_tenant, 'threat_events', 0, 1, 0, 1, 0)
+    ON CONFLICT ON CONSTRAINT event_counts_pkey DO UPDATE SET events = known.events + 1;
+END
+$$;
+REVOKE EXECUTE ON FUNCTION inosec.count_evicted(uuid, bigint, bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION inosec.count_evicted(uuid, bigint, bigint) TO inosec_correlator;
+
+SELECT inosec.expose('correlation_evictions', 'tenant_id'), inosec.expose('alerts', 'tenant_id'), inosec.expose('alert_events', 'tenant_id'),
     inosec.expose('alert_changes', 'tenant_id'), inosec.expose('alert_suppressions', 'tenant_id');
 ALTER TABLE inosec.alert_sequences ENABLE ROW LEVEL SECURITY;
 ALTER TABLE inosec.alert_relay ENABLE ROW LEVEL SECURITY;

@@ -47,6 +47,19 @@ impl Ledger {
         }
     }
 
+    /// The events of rebuilt episodes that none of these alerts has: [`Ledger::take_over`] wants to know them.
+    #[must_use]
+    pub fn unknown(alerts: &[(Alert, Vec<Uuid>)], episodes: &[Episode]) -> Vec<(TenantId, Uuid)> {
+        let known: HashSet<(Uuid, Uuid)> =
+            alerts.iter().flat_map(|(alert, of)| of.iter().map(|event| (alert.group_id, *event))).collect();
+        let unknown = |episode: &Episode| {
+            let (of, group) = (&episode.summary.of, content::group_id(&episode.summary.of));
+            let unknown = episode.members.iter().filter(|event| !known.contains(&(group, **event)));
+            unknown.map(|event| (of.tenant, *event)).collect::<Vec<_>>()
+        };
+        episodes.iter().flat_map(unknown).collect()
+    }
+
     /// Finds the alerts of a rebuilt correlator's episodes: those of the same group that share events.
     /// Alerts that are no episode any more are settled.
     pub fn take_over(&mut self, alerts: Vec<(Alert, Vec<Uuid>)>, episodes: &[Episode], events: &Events) {
@@ -241,6 +254,11 @@ impl Ledger {
             let tenant = TenantId(live.alert.tenant_id);
             live.alert.entities.hosts.iter().map(move |host| (tenant, host.as_str()))
         })
+    }
+
+    /// The tenants of alerts that changed, for [`Ledger::write`]; one after another, with repeats.
+    pub fn changed_tenants(&self) -> impl Iterator<Item = Uuid> {
+        self.changed.keys().map(|(tenant, _)| *tenant)
     }
 
     /// Whether nothing happened since it was last asked.
