@@ -126,6 +126,7 @@ impl Decoder {
         let mut rows = Rows::new(Arc::clone(stream));
         rows.reserve(messages.entries.len());
         let mut detected = Rows::new(detections);
+        let mut named = Vec::new();
         let mut dead = Vec::new();
         let mut mismatches = 0;
         if let Some(watch) = &mut watch {
@@ -137,7 +138,12 @@ impl Decoder {
             let mut tools = Tools {
                 names,
                 scratch,
-                sink: Sink { rows: &mut rows, detections: &mut detected, mismatches: &mut mismatches },
+                sink: Sink {
+                    rows: &mut rows,
+                    detections: &mut detected,
+                    named: &mut named,
+                    mismatches: &mut mismatches,
+                },
                 watch: watch.as_deref_mut(),
             };
             let decoded = match message.tombstone {
@@ -160,6 +166,7 @@ impl Decoder {
             messages,
             rows,
             detections: detected,
+            named,
             suppressed: Vec::new(),
             dead,
             epoch: directory.epoch,

@@ -180,6 +180,7 @@ impl Case {
             messages: self.messages(&stream),
             rows: self.rows(stream, &of(&[Fate::Row, Fate::Detection])),
             detections: self.rows(detections, &of(&[Fate::Detection])),
+            named: Vec::new(),
             suppressed: Vec::new(),
             dead: dead.collect(),
             epoch: 1,

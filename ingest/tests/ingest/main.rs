@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod detections;
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -86,13 +88,13 @@ fn extract(lines: &[u8]) -> String {
 }
 
 fn decode(lines: &[&[u8]]) -> Rows {
-    let batch = decode_any(lines);
+    let batch = decode_any("agent_logs", lines);
     let reasons: Vec<_> = batch.dead.iter().take(5).collect();
     assert!(batch.dead.is_empty(), "dead letters: {reasons:?}");
     batch.rows
 }
 
-fn decode_any(lines: &[&[u8]]) -> Batch {
+fn decode_any(stream: &str, lines: &[&[u8]]) -> Batch {
     let catalog = Catalog::embedded().unwrap();
     let tenant = TenantId(uuid::Uuid::from_u128(7));
     let topic = Arc::new(Topic {
@@ -100,7 +102,7 @@ fn decode_any(lines: &[&[u8]]) -> Batch {
         name: "t".to_owned(),
         id: None,
         key: 1,
-        stream: Arc::clone(&catalog.streams["agent_logs"]),
+        stream: Arc::clone(&catalog.streams[stream]),
         tenant: TenantSource::Fixed(tenant),
         event_ids: EventIds::new("c", "t", None),
     });
@@ -138,7 +140,7 @@ proptest! {
             messages.push(message);
         }
         let lines: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
-        let batch = decode_any(&lines);
+        let batch = decode_any("agent_logs", &lines);
         prop_assert_eq!(batch.rows.len() + batch.dead.len(), lines.len());
         let mut seen: Vec<u32> = batch.rows.message.iter().copied().chain(batch.dead.iter().map(|dead| dead.message)).collect();
         seen.sort_unstable();
