@@ -23,6 +23,9 @@ use super::whole::{Clock, Given, Parental};
 /// The horizon moves in so many steps, because each looks at everything.
 const STEPS: i64 = 64;
 
+/// So many groups are fetched into the cache at once, instead of being waited for one by one.
+const AHEAD: usize = 32;
+
 /// Folds threat events into episodes.
 #[derive(Debug)]
 pub struct Correlator {
@@ -293,25 +296,33 @@ impl Correlator {
     /// Works out what is marked, parents before children, and says what changed.
     pub(super) fn settle(&mut self, forgetting: bool) -> Vec<Change> {
         let (mut changes, mut empty, mut events) = (Vec::new(), Vec::new(), Vec::new());
-        for plan in 0..self.dirty.len() {
-            for place in std::mem::take(&mut self.dirty[plan]) {
+        let (rules, own) = (Arc::clone(&self.rules), Arc::clone(&self.own));
+        for number in 0..self.dirty.len() {
+            let plan = rules.plans.get(number).unwrap_or(&own);
+            let mut places = std::mem::take(&mut self.dirty[number]);
+            for (index, place) in places.iter().copied().enumerate() {
+                if index % AHEAD == 0 {
+                    self.groups.touch(places.iter().skip(index).take(AHEAD));
+                }
                 let Some(mut group) = self.groups.take(place) else { continue };
                 group.dirty = false;
                 self.gather(&mut group, &mut events);
-                let (changed, deltas) = self.apply(place, &mut group, &mut events, forgetting);
+                let (changed, deltas) = self.apply(place, &mut group, plan, &mut events, forgetting);
                 self.tell(&mut group, deltas, &mut changes);
                 self.recount(&mut group);
                 if group.is_empty() {
                     empty.push(place);
                 }
                 self.groups.put(place, group);
-                if changed {
-                    self.pass_on(place);
+                if changed && !plan.children.is_empty() {
+                    self.pass_on(place, plan);
                 }
                 if let Some(at) = self.groups.get(place).and_then(|group| self.stands_until(group)) {
                     self.expires(place, at);
                 }
             }
+            places.clear();
+            self.dirty[number] = places;
         }
         self.waiting.clear();
         for place in empty {
@@ -346,12 +357,10 @@ impl Correlator {
         &mut self,
         place: u32,
         group: &mut Group,
+        plan: &Plan,
         events: &mut Vec<Point>,
         forgetting: bool,
     ) -> (bool, Vec<Delta>) {
-        let rules = Arc::clone(&self.rules);
-        let own = Arc::clone(&self.own);
-        let plan = rules.plans.get(group.plan as usize).unwrap_or(&own);
         let parents = self.parents(group, plan);
         let changed = std::mem::take(&mut group.changed);
         match &mut group.state {
@@ -397,10 +406,9 @@ impl Correlator {
     }
 
     /// Marks the groups that a group's episodes are inputs of.
-    fn pass_on(&mut self, place: u32) {
+    fn pass_on(&mut self, place: u32, plan: &Plan) {
         let rules = Arc::clone(&self.rules);
         let Some(group) = self.groups.get(place) else { return };
-        let Some(plan) = rules.plans.get(group.plan as usize) else { return };
         let (tenant, has_episodes) = (group.tenant, group.has_episodes());
         let keys: Vec<String> = plan.children.iter().map(|chain| pick(&group.key, &chain.group)).collect();
         let newest = group.newest;

@@ -52,6 +52,12 @@ impl Groups {
         self.places.get_mut(place as usize)?.as_mut()
     }
 
+    /// Has the ends of some groups' lists fetched into the cache, all at once: independent loads overlap.
+    pub(super) fn touch<'a>(&self, places: impl Iterator<Item = &'a u32>) {
+        let last = |place: &u32| self.get(*place)?.points().as_slice().last().map(|point| point.time);
+        std::hint::black_box(places.filter_map(last).fold(0, i64::wrapping_add));
+    }
+
     /// Takes a group out while others are looked at; [`Groups::put`] it back.
     pub(super) fn take(&mut self, place: u32) -> Option<Group> {
         self.places.get_mut(place as usize)?.take()

@@ -21,6 +21,8 @@ use super::rule::Kind;
 pub(super) struct Span {
     first: i64,
     last: i64,
+    /// Its members.
+    count: usize,
     pub(super) number: u64,
 }
 
@@ -64,9 +66,10 @@ impl Sliding {
         let mut deltas = Vec::new();
         for merged in merged {
             let (number, absorbed) = survivor(merged.old, numbers);
-            let span = Span { first: merged.first, last: merged.last, number };
-            spans.push(span);
             let added = self.added(&merged, events, window);
+            let count = merged.old.iter().map(|span| span.count).sum::<usize>() + added.len();
+            let span = Span { first: merged.first, last: merged.last, count, number };
+            spans.push(span);
             if added.is_empty() && absorbed.is_empty() {
                 continue;
             }
@@ -112,9 +115,11 @@ impl Sliding {
             }
             let number = span.number;
             let parts = merge(&[], &anchors, window);
-            spans.extend(parts.iter().map(|part| Span { first: part.first, last: part.last, number }));
-            if let Some(part) = spans.last_mut().filter(|_| span.last > lost) {
-                part.last = span.last;
+            for (index, part) in parts.iter().enumerate() {
+                let whole = span.last > lost && index + 1 == parts.len();
+                let last = if whole { span.last } else { part.last };
+                let count = self.between(part.first, last.saturating_add(window)).len();
+                spans.push(Span { first: part.first, last, count, number });
             }
         }
         self.spans.splice(..0, spans);
@@ -125,9 +130,9 @@ impl Sliding {
 
     /// First and last seen and the number of members.
     pub(super) fn extent(&self, span: &Span, window: i64) -> (i64, i64, usize) {
-        let members = self.members(span, window);
-        let last = members.last().map_or(span.last, |point| point.time);
-        (span.first, last, members.len())
+        let end = self.points.until(span.last.saturating_add(window));
+        let last = end.checked_sub(1).and_then(|last| self.points.as_slice().get(last));
+        (span.first, last.map_or(span.last, |point| point.time), span.count)
     }
 
     pub(super) fn members(&self, span: &Span, window: i64) -> &[Point] {
@@ -226,7 +231,9 @@ impl Sliding {
         let mut from = merged.first;
         for span in merged.old {
             let end = span.last.saturating_add(window);
-            added.extend(self.ids(self.between(from, span.first - 1)));
+            if from < span.first {
+                added.extend(self.ids(self.between(from, span.first - 1)));
+            }
             let start = inserted.partition_point(|point| point.time < span.first);
             let stop = inserted.partition_point(|point| point.time <= end);
             added.extend(inserted[start..stop].iter().map(|point| point.id));
