@@ -24,7 +24,7 @@ use super::whole::{Clock, Given, Parental};
 const STEPS: i64 = 64;
 
 /// So many groups are fetched into the cache at once, instead of being waited for one by one.
-const AHEAD: usize = 32;
+pub(super) const AHEAD: usize = 32;
 
 /// Folds threat events into episodes.
 #[derive(Debug)]
@@ -302,7 +302,8 @@ impl Correlator {
             let mut places = std::mem::take(&mut self.dirty[number]);
             for (index, place) in places.iter().copied().enumerate() {
                 if index % AHEAD == 0 {
-                    self.groups.touch(places.iter().skip(index).take(AHEAD));
+                    let ahead = &places[index..places.len().min(index + AHEAD)];
+                    self.groups.touch(ahead, <[Point]>::last);
                 }
                 let Some(mut group) = self.groups.take(place) else { continue };
                 group.dirty = false;

@@ -2,16 +2,21 @@
 
 use std::sync::Arc;
 
-use super::correlator::Correlator;
+use super::correlator::{AHEAD, Correlator};
 use super::event::Change;
 use super::group::{Group, State};
+use super::points::Point;
 
 impl Correlator {
     /// Drops everything that arrived before the horizon.
     pub(super) fn forget(&mut self, changes: &mut Vec<Change>) {
         let later = self.expiring.split_off(&self.cutoff.div_euclid(self.step));
         for (at, places) in std::mem::replace(&mut self.expiring, later) {
-            for place in places {
+            for (index, place) in places.iter().copied().enumerate() {
+                if index % AHEAD == 0 {
+                    let ahead = &places[index..places.len().min(index + AHEAD)];
+                    self.groups.touch(ahead, <[Point]>::first);
+                }
                 let Some(group) = self.groups.get_mut(place).filter(|group| group.expires == at) else {
                     continue;
                 };
