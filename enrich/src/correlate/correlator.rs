@@ -26,6 +26,9 @@ const STEPS: i64 = 64;
 /// So many groups are fetched into the cache at once, instead of being waited for one by one.
 pub(super) const AHEAD: usize = 32;
 
+/// Room kept for events on their way: more than a batch of the road has, far less than a rebuild.
+const WAITING: usize = 16_384;
+
 /// Folds threat events into episodes.
 #[derive(Debug)]
 pub struct Correlator {
@@ -326,6 +329,7 @@ impl Correlator {
             self.dirty[number] = places;
         }
         self.waiting.clear();
+        self.waiting.shrink_to(WAITING);
         for place in empty {
             if self.groups.get(place).is_some_and(Group::is_empty)
                 && let Some(group) = self.groups.remove(place)
