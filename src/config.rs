@@ -5,6 +5,7 @@
 
 mod effective;
 mod raw;
+mod raw_correlate;
 mod raw_enrich;
 mod units;
 
@@ -17,11 +18,14 @@ use std::time::Duration;
 use inosec_schemas::TenantSource;
 
 pub use raw::{HotStoreChoice, LogFormat, Start};
+pub use raw_correlate::AlertLevel;
 pub use units::{Secret, parse_duration};
 
 /// Everything `inosec` was told, checked.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// What this process does.
+    pub roles: Vec<Role>,
     /// How to reach Kafka.
     pub kafka: Kafka,
     /// What to read there.
@@ -40,6 +44,8 @@ pub struct Config {
     pub dead_letters: DeadLetters,
     /// Which detection rules there are.
     pub rules: Rules,
+    /// How threat events become alerts.
+    pub correlate: Correlate,
     /// A folder of further streams and formats.
     pub schemas: Option<PathBuf>,
     /// Where `/livez`, `/readyz` and `/metrics` are served.
@@ -174,6 +180,46 @@ impl Rules {
     }
 }
 
+/// What a process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Reads Kafka, detects and stores.
+    Ingest,
+    /// Makes alerts of threat events, if it leads.
+    Correlate,
+}
+
+impl Role {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Ingest, Self::Correlate];
+
+    /// As the file has it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ingest => "ingest",
+            Self::Correlate => "correlate",
+        }
+    }
+}
+
+/// How threat events become alerts.
+#[derive(Debug, Clone)]
+pub struct Correlate {
+    /// How long after a window's end its events may arrive, for rules that are decided at the end.
+    pub allowed_lateness: Duration,
+    /// Threat events of one rule and host further apart than this are different alerts.
+    pub gap: Duration,
+    /// Threat events of this level or more have alerts of their own, unless their tenant says otherwise.
+    pub alert_level: AlertLevel,
+    /// Groups of a tenant that are kept in mind.
+    pub max_groups: usize,
+    /// Events of a tenant that are kept in mind, counted in each group.
+    pub max_entries: usize,
+    /// Where changes of alerts are sent, if anywhere.
+    pub alerts_topic: Option<String>,
+}
+
 /// How logs are written.
 #[derive(Debug, Clone)]
 pub struct Log {
@@ -262,6 +308,12 @@ impl Config {
         if faults.is_empty() { Ok(config) } else { Err(Faults(faults)) }
     }
 
+    /// Whether this process has a role.
+    #[must_use]
+    pub fn has(&self, role: Role) -> bool {
+        self.roles.contains(&role)
+    }
+
     /// The topics that feed `database`.
     pub fn topics_of(&self, database: &str) -> impl Iterator<Item = &TopicConfig> {
         self.topics.iter().filter(move |topic| topic.database == database)
@@ -321,6 +373,22 @@ mod tests {
         assert_eq!((config.kafka.group.as_str(), config.batch.max_rows), ("other", 17));
         assert_eq!(config.databases["main"].url.expose(), "postgres://x@y/z");
         assert_eq!(config.topics[0].tenant, TenantSource::Payload);
+    }
+
+    #[test]
+    fn roles_and_correlation_are_read_checked_and_printed() {
+        let text = format!(
+            "roles = [\"correlate\"]\n{SOUND}\n[correlate]\ngap = \"10m\"\nalert_level = \"low\"\nalerts_topic = \"a\""
+        );
+        let config = parse(&parse(&text, &[]).expect("sound").to_toml(), &[]).expect("printed");
+        assert!(config.has(Role::Correlate) && !config.has(Role::Ingest));
+        let correlate = &config.correlate;
+        assert_eq!((correlate.gap, correlate.alert_level), (Duration::from_mins(10), AlertLevel::Low));
+        assert_eq!(correlate.alerts_topic.as_deref(), Some("a"));
+        let faulty = [("INOSEC__ROLES", "[\"corelate\"]"), ("INOSEC__CORRELATE__MAX_GROUPS", "0")];
+        let faults = parse(SOUND, &faulty).expect_err("faulty").0;
+        assert!(faults.iter().any(|fault| fault.contains("corelate")), "{faults:?}");
+        assert!(faults.iter().any(|fault| fault.contains("max_groups")), "{faults:?}");
     }
 
     #[test]

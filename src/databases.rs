@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use inosec_enrich::correlate::Options;
 use inosec_schemas::Catalog;
 use inosec_sink::{HotStore, Store, StoreConfig, Wanted};
 
@@ -54,4 +55,20 @@ pub async fn connect(config: &Config, name: &str) -> Result<Arc<Store>, String> 
     Store::connect(&store_config(config, database))
         .await
         .map_err(|error| format!("database {name}: {}", crate::cli::chain(&error)))
+}
+
+/// How threat events are correlated, whatever tenants say.
+#[must_use]
+pub fn correlate_options(config: &Config) -> Options {
+    let micros = |span: std::time::Duration| i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
+    let correlate = &config.correlate;
+    Options {
+        max_skew: micros(config.time.max_skew),
+        allowed_lateness: micros(correlate.allowed_lateness),
+        gap: micros(correlate.gap),
+        alert_severity: correlate.alert_level.severity_id(),
+        max_groups: correlate.max_groups,
+        max_entries: correlate.max_entries,
+        ..Options::default()
+    }
 }

@@ -8,14 +8,19 @@
 //!  commands: 1,024
 //! ```
 //!
+//! Beside it, per database: the correlator (task), which turns what the writers queued in the database into
+//! alerts, and while it leads the relay (task), which sends their changes to Kafka.
+//!
 //! The geo keeper (task) replaces the GeoIP databases that prepare asks.
 //!
 //! One such road per database; one lane per connection. Stopping cancels the consumer only: it hands
 //! on what it holds, drops its ends of the lanes, and each stage ends after the one before it.
 
+mod correlator;
 mod detection;
 pub mod geo;
 mod lane;
+mod relay;
 mod steward;
 
 use std::collections::BTreeMap;
@@ -33,7 +38,7 @@ use tracing::info;
 
 use self::detection::Detection;
 use crate::cli::chain;
-use crate::config::{Config, Start, TopicConfig};
+use crate::config::{Config, Role, Start, TopicConfig};
 use crate::databases;
 use crate::ops::Readiness;
 
@@ -94,7 +99,8 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Running {
     roads: Vec<Road>,
-    geo: JoinHandle<()>,
+    /// The correlators and the geo keeper, which don't end.
+    attendants: Vec<JoinHandle<()>>,
 }
 
 /// The road of one database.
@@ -136,29 +142,61 @@ pub async fn redo(config: &Config, database: &str, store: &Arc<Store>) -> Result
     Ok(lane::work(config, database, &catalog, Arc::clone(store), geo, detection))
 }
 
-/// Starts the road of every database.
+/// Starts the roles of this process for every database.
 pub async fn start(config: &Config, readiness: &Readiness) -> Result<Running, Error> {
-    let catalog = Arc::new(databases::catalog(config)?);
-    let (keeper, geo) = geo::Keeper::start(&config.geo).await?;
-    let asked = config.clone();
-    let described = tokio::task::spawn_blocking(move || describe(&asked)).await??;
-    let mut roads = Vec::new();
+    let config = Arc::new(config.clone());
+    let catalog = Arc::new(databases::catalog(&config)?);
+    let ingest = match config.has(Role::Ingest) {
+        true => Some(Ingest::start(&config).await?),
+        false => None,
+    };
+    let mut running = Running { roads: Vec::new(), attendants: Vec::new() };
     for (name, database) in &config.databases {
         if config.topics_of(name).next().is_none() {
             continue;
         }
         let of = |source| Error::Sink { name: name.clone(), source };
-        let store = Store::connect(&databases::store_config(config, database)).await.map_err(of)?;
-        let topics = register(config, name, &catalog, &described, &store).await?;
-        info!(database = name, hot_store = store.hot().name(), topics = topics.len(), "starting");
-        let detection = detection::start(config, name, &catalog, &store).await?;
-        let additions = Additions { geo: geo.clone(), detection };
-        roads.push(Road::start(config, name, &catalog, store, topics, additions, readiness)?);
+        let store = Store::connect(&databases::store_config(&config, database)).await.map_err(of)?;
+        info!(database = name, hot_store = store.hot().name(), roles = ?config.roles, "starting");
+        let mut files = None;
+        if let Some(Ingest { described, geo, .. }) = &ingest {
+            let topics = register(&config, name, &catalog, described, &store).await?;
+            let detection = detection::start(&config, name, &catalog, &store).await?;
+            files = detection.as_ref().map(|(_, keeper)| keeper.files());
+            let additions = Additions { geo: geo.clone(), detection };
+            let store = Arc::clone(&store);
+            running.roads.push(Road::start(&config, name, &catalog, store, topics, additions, readiness)?);
+        }
+        if config.has(Role::Correlate) {
+            let files = match files {
+                Some(files) => files,
+                None => detection::files(&config, &catalog).await?,
+            };
+            let role = correlator::Role::new(&config, name, &store, files.rules()).await?;
+            running.attendants.push(tokio::spawn(role.run()));
+        }
     }
-    if roads.is_empty() {
+    if running.roads.is_empty() && running.attendants.is_empty() {
         return Err(Error::Config("there is nothing to do: write a [[topics]] entry".to_owned()));
     }
-    Ok(Running { roads, geo: tokio::spawn(keeper.run()) })
+    running.attendants.extend(ingest.map(|ingest| tokio::spawn(ingest.keeper.run())));
+    Ok(running)
+}
+
+/// What the roads of all databases share.
+struct Ingest {
+    described: Cluster,
+    keeper: geo::Keeper,
+    geo: geo::Current,
+}
+
+impl Ingest {
+    async fn start(config: &Arc<Config>) -> Result<Self, Error> {
+        let (keeper, geo) = geo::Keeper::start(&config.geo).await?;
+        let asked = Arc::clone(config);
+        let described = tokio::task::spawn_blocking(move || describe(&asked)).await??;
+        Ok(Self { described, keeper, geo })
+    }
 }
 
 /// Joins what the configuration, the brokers and the database say of a database's topics.
@@ -314,7 +352,7 @@ impl Running {
         for road in self.roads {
             stopping.spawn(road.stop(drain));
         }
-        self.geo.abort();
+        self.attendants.iter().for_each(JoinHandle::abort);
         let mut result = Ok(());
         while let Some(stopped) = stopping.join_next().await {
             result = result.and(stopped.unwrap_or_else(|error| Err(Error::Task(error))));

@@ -1,4 +1,5 @@
-//! Sends messages to Kafka and counts what the brokers acknowledged. Used by `replay` and the demo.
+//! Sends messages to Kafka and counts what the brokers acknowledged. Used by `replay`, the demo and the
+//! relay.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -71,7 +72,21 @@ impl Producer {
     /// Queues one message, waiting while the queue is full. `tenant` becomes the header
     /// `inosec-tenant`.
     pub fn send(&self, topic: &str, payload: &[u8], tenant: Option<&str>) -> Result<(), KafkaError> {
-        let mut record: BaseRecord<'_, (), [u8]> = BaseRecord::to(topic).payload(payload);
+        self.queue(BaseRecord::to(topic).payload(payload), tenant)
+    }
+
+    /// The same under a key: messages with one key stay in order.
+    pub fn send_keyed(
+        &self,
+        topic: &str,
+        key: &[u8],
+        payload: &[u8],
+        tenant: Option<&str>,
+    ) -> Result<(), KafkaError> {
+        self.queue(BaseRecord::to(topic).key(key).payload(payload), tenant)
+    }
+
+    fn queue(&self, mut record: BaseRecord<'_, [u8], [u8]>, tenant: Option<&str>) -> Result<(), KafkaError> {
         if let Some(tenant) = tenant {
             let header = Header { key: "inosec-tenant", value: Some(tenant) };
             record = record.headers(OwnedHeaders::new_with_capacity(1).insert(header));

@@ -4,6 +4,7 @@
 mod blocks;
 mod copyform;
 mod corpus;
+mod correlate;
 mod deck;
 mod detect;
 mod e2e;
@@ -39,6 +40,8 @@ enum Command {
     Encode(micro::Args),
     /// Sigma rules over events, one thread, beside rsigma (feature `rsigma`); writes bench/runs/
     Detect(detect::Args),
+    /// Threat events folded into episodes, one thread, beside rsigma (feature `rsigma`); writes bench/runs/
+    Correlate(correlate::Args),
     /// Raw blocks by size, order and level, on a real server; writes bench/runs/
     Blocks(blocks::Args),
     /// Kafka to hot store on real servers, beside the raw limits; writes bench/runs/
@@ -57,6 +60,7 @@ fn main() -> Result<()> {
             Ok(())
         }
         Command::Detect(args) => detect::run(&args),
+        Command::Correlate(args) => correlate::run(&args),
         Command::Blocks(args) => runtime()?.block_on(blocks::run(args)),
         Command::E2e(args) => runtime()?.block_on(e2e::run(args)),
     }

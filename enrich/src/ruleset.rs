@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::correlate::{Correlation, Correlations};
 use crate::sigma::{
-    Engine, Filter, FilterId, Level, Placeholders, Problem, Rule, RuleId, Selection, Tenants, TooLarge,
+    Engine, Filter, FilterId, Placeholders, Problem, Rule, RuleId, Selection, Tenants, TooLarge,
 };
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
@@ -194,23 +194,16 @@ impl Ruleset {
 
 impl Detail {
     fn of(rule: &Rule) -> Self {
-        let severity_id = match rule.level {
-            Level::Informational => 1,
-            Level::Low => 2,
-            Level::Medium => 3,
-            Level::High => 4,
-            Level::Critical => 5,
-        };
         let techniques = rule.tags.iter().filter_map(|tag| technique(tag)).collect();
         let (key, _) = derived_id(TenantId(Uuid::nil()), &rule.id, Uuid::nil()).as_u64_pair();
         let mut fields = rule.shown_fields();
         fields.sort_by_key(|field| !rule.kept.contains(field));
-        Self { key, severity_id, techniques, fields }
+        Self { key, severity_id: rule.level.severity_id(), techniques, fields }
     }
 }
 
 /// `attack.t1059.001` to `T1059.001`.
-fn technique(tag: &str) -> Option<String> {
+pub(crate) fn technique(tag: &str) -> Option<String> {
     let tag = tag.to_ascii_lowercase();
     let digits = tag.strip_prefix("attack.t")?;
     let plausible = digits.starts_with(|first: char| first.is_ascii_digit());

@@ -27,6 +27,9 @@ pub const SOUND: &[&str] = &[
     r#"{"message":"\nthe first line is empty","Message":"\r\n","event_code":1,"EventID":18446744073709551615}"#,
     r#"{"timestamp":"2026-01-01T10:16:40.480073+0000","event_type":"alert","src_ip":"1.2.3.4","alert":{"signature_id":1,"signature":"s","severity":1,"metadata":{"mitre_technique_id":["T1"]}}}"#,
     r#"{"signature":"s","severity":"high","detected_at":1767225600,"techniques":["T1","T2"],"payload":{"user":"u"}}"#,
+    r#"{"hostname":"n","priority":"Notice","rule":"r","time":"2026-01-01T00:00:00Z","tags":["T1059"],"uuid":"00000000-0000-4000-8000-000000000001","output_fields":{"fd.cip":"1.2.3.4","user.name":null}}"#,
+    r#"{"timestamp":"2026-01-01T00:00:00.000+0000","id":"1.2","rule":{"level":3,"description":"d","id":"1","mitre":{"id":["T1110"]}},"agent":{"id":"1","name":"a"},"manager":{"name":"m"},"data":{"srcip":"1.2.3.4"}}"#,
+    r#"{"winlog":{"event_id":1116,"provider_name":"Microsoft-Windows-Windows Defender","event_data":{"Threat Name":"t","Severity ID":"5","Path":"p"}}}"#,
     "Mar 27 13:06:56 web1 sshd[1]: Failed password for root from 10.0.0.7 port 4022 ssh2",
     "type=SYSCALL msg=audit(1604996384.965:93777): arch=c000003e syscall=59 success=yes exe=2F62696E key=(null)",
 ];

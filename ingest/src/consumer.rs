@@ -76,6 +76,9 @@ const STUCK: Duration = Duration::from_millis(500);
 const TICK: Duration = Duration::from_secs(1);
 /// The same fault is told again after this long.
 const QUIET: Duration = Duration::from_secs(30);
+/// Where a partition ends was heard with its last fetch, and producers stamp records before they send them:
+/// what is known of an end holds of so long ago.
+const FETCHED: i64 = 10_000_000;
 /// Record times further than this ahead of our clock are not believed.
 const AHEAD: i64 = 3_600_000_000;
 /// Without an assignment for so long after partitions were lost, the client is replaced. librdkafka
@@ -253,6 +256,10 @@ impl Consumer {
                     let statistics = Statistics::parse(json);
                     self.partitions.learn_ends(&statistics);
                     self.unreachable &= !statistics.reachable();
+                    let at_end = self.partitions.at_end();
+                    if !self.unreachable && !at_end.is_empty() {
+                        self.outbox.push_back(Event::AtEnd { partitions: at_end, at: clock - FETCHED });
+                    }
                     continue;
                 }
                 Kind::News(news) => news,

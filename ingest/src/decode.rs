@@ -145,6 +145,7 @@ impl Decoder {
             messages,
             rows,
             detections,
+            named: Vec::new(),
             suppressed: Vec::new(),
             dead: Vec::new(),
             epoch: directory.epoch,
@@ -161,7 +162,7 @@ impl Decoding<'_> {
     pub fn advance(&mut self, bytes: usize, mut watch: Option<&mut Watch>) -> Option<Range<usize>> {
         let Self { topic, limits, plans, directory, names, reader, scratch, batch, next } = self;
         let shared = Shared { topic, plans, directory, limits };
-        let Batch { messages, rows, detections, dead, mismatches, .. } = batch;
+        let Batch { messages, rows, detections, named, dead, mismatches, .. } = batch;
         if *next == messages.entries.len() {
             return None;
         }
@@ -176,7 +177,7 @@ impl Decoding<'_> {
             let mut tools = Tools {
                 names,
                 scratch,
-                sink: Sink { rows, detections, mismatches },
+                sink: Sink { rows, detections, named, mismatches },
                 watch: watch.as_deref_mut(),
             };
             let decoded = match message.tombstone {

@@ -14,8 +14,8 @@ macro_rules! embedded {
 }
 
 const STREAMS: &[(&str, &str)] = embedded!("streams": "agent_logs", "threat_events");
-const MAPS: &[(&str, &str)] = embedded!("formats/maps": "log_levels", "nxlog_severities", "threat_severities", "windows_categories", "windows_classes", "windows_levels", "windows_services");
-const FORMATS: &[(&str, &str)] = embedded!("formats": "auditd", "cloudtrail", "ecs", "evtx-json", "inosec-threat", "json", "ocsf", "suricata-eve", "syslog-3164", "text", "winlog-beats6", "winlog-beats7", "winlog-flat", "winlog-nxlog", "winlog-wef");
+const MAPS: &[(&str, &str)] = embedded!("formats/maps": "defender_severities", "log_levels", "nxlog_severities", "threat_severities", "wazuh_levels", "windows_categories", "windows_classes", "windows_levels", "windows_services");
+const FORMATS: &[(&str, &str)] = embedded!("formats": "auditd", "cloudtrail", "ecs", "evtx-json", "falco", "inosec-threat", "json", "ocsf", "suricata-eve", "syslog-3164", "text", "wazuh", "winlog-beats6", "winlog-beats7", "winlog-flat", "winlog-nxlog", "winlog-wef");
 
 /// Streams and formats by name.
 #[derive(Debug, Clone, Default)]
@@ -83,9 +83,14 @@ impl Catalog {
             let Some(stream) = self.streams.get(stream) else {
                 return Err(Error::invalid(file, format!("feeds stream {stream}, which doesn't exist")));
             };
-            for column in mapping.columns.keys() {
-                if stream.column(column).is_none() {
+            for (column, source) in &mapping.columns {
+                let Some(position) = stream.column(column) else {
                     let what = format!("maps column {column}, which {} doesn't have", stream.name);
+                    return Err(Error::invalid(file, what));
+                };
+                let kind = stream.columns[position].kind;
+                if !source.suits(kind) {
+                    let what = format!("column {column} takes {}: it isn't made of members", kind.docs());
                     return Err(Error::invalid(file, what));
                 }
             }
@@ -118,11 +123,47 @@ fn toml_files(folder: &Path) -> Result<Vec<(String, String)>, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Source;
 
     #[test]
     fn the_embedded_descriptions_are_sound() {
         let catalog = Catalog::embedded().expect("embedded descriptions parse");
         assert!(catalog.streams.contains_key("agent_logs"));
         assert!(catalog.streams.contains_key("threat_events"));
+    }
+
+    /// The example in `docs/formats.md` is a format, and reads as it says.
+    #[test]
+    fn the_documented_example_is_sound() {
+        let page = include_str!("../../docs/formats.md");
+        let example = page.split("```toml").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        let mut catalog = Catalog::embedded().unwrap();
+        catalog.add_format("docs/formats.md", example).unwrap();
+        let format = catalog.formats.iter().find(|format| format.name == "door-controller").unwrap();
+        let columns = &format.streams["threat_events"].columns;
+        let Source::Members(members) = &columns["payload"] else { panic!("{columns:?}") };
+        assert_eq!(members["badge"], [crate::Path(vec!["badge".to_owned(), "id".to_owned()])]);
+        assert!(matches!(&columns["id"], Source::Id(parts) if parts.len() == 2));
+    }
+
+    #[test]
+    fn members_and_ids_suit_their_columns_only() {
+        let mapped = |column: &str| {
+            let text = format!(
+                "name = \"x\"\ndescription = \"\"\nshape = \"json\"\npriority = 1\n\
+                 [streams.threat_events.columns]\n{column}"
+            );
+            Catalog::embedded().unwrap().add_format("x.toml", &text)
+        };
+        for sound in
+            ["payload = { members = { a = \"b\" } }", "id = { id_of = [\"a\"] }", "source = { always = 7 }"]
+        {
+            assert!(mapped(sound).is_ok(), "{sound}");
+        }
+        for wrong in
+            ["signature = { members = { a = \"b\" } }", "payload = { id_of = [\"a\"] }", "id = { never = 1 }"]
+        {
+            assert!(mapped(wrong).is_err(), "{wrong}");
+        }
     }
 }

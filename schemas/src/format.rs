@@ -2,7 +2,8 @@
 //! file each; the mapping is data, so a slow independent extractor can check the fast one.
 //!
 //! A path names members from the record down, joined by dots (`event_data.Image`); it also matches
-//! a single member whose name contains those dots (`"host.name": …`), as flattened ECS has it. Of
+//! a single member whose name contains those dots (`"host.name": …`), as flattened ECS has it. A
+//! member within others whose own name has dots is quoted (`output_fields."user.name"`). Of
 //! several paths the first whose value is present, not null and not the empty text wins.
 
 use std::collections::BTreeMap;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::{Error, LogSources};
+use crate::{Error, Kind, LogSources};
 
 /// How a record is read before its fields are mapped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -33,7 +34,12 @@ pub struct Path(pub Vec<String>);
 
 impl From<String> for Path {
     fn from(text: String) -> Self {
-        Self(text.split('.').map(str::to_owned).collect())
+        let mut quoted = false;
+        let members = text.split(|c| {
+            quoted ^= c == '"';
+            c == '.' && !quoted
+        });
+        Self(members.map(|member| member.trim_matches('"').to_owned()).collect())
     }
 }
 
@@ -56,7 +62,8 @@ pub struct Condition {
     /// None of these is present.
     #[serde(default)]
     pub none: Vec<Path>,
-    /// Each of these has one of the texts (numbers and booleans as JSON writes them).
+    /// Each of these has one of the texts (numbers and booleans as JSON writes them). Several paths
+    /// of one value are separated by `|`: any of them will do.
     #[serde(default)]
     pub equals: BTreeMap<String, Vec<String>>,
 }
@@ -76,6 +83,11 @@ pub enum Source {
         /// The value for other keys.
         default: Option<String>,
     },
+    /// A JSON object of members that are there, for a column of [`Kind::Json`].
+    Members(BTreeMap<String, Vec<Path>>),
+    /// The same id for the same values, for a column of [`Kind::Uuid`]. Is one of them missing, there
+    /// is none.
+    Id(Vec<Vec<Path>>),
 }
 
 /// How a format feeds one stream.
@@ -166,6 +178,27 @@ enum RawSource {
     One(Path),
     First(Vec<Path>),
     Lookup(RawLookup),
+    Always(RawAlways),
+    Members(RawMembers),
+    Id(RawId),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawAlways {
+    always: toml::Value,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawMembers {
+    members: BTreeMap<String, RawPart>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawId {
+    id_of: Vec<RawPart>,
 }
 
 #[derive(Deserialize)]
@@ -238,7 +271,7 @@ impl RawNames {
             Self::Lookup(lookup) => lookup.resolve(file, maps),
             Self::Always(names) => {
                 let default = (!names.is_empty()).then_some(names);
-                Ok(Source::Lookup { key: Vec::new(), map: Arc::default(), default })
+                Ok(Source::always(default))
             }
         }
     }
@@ -269,6 +302,27 @@ impl RawSource {
             Self::One(path) => Ok(Source::First(vec![path])),
             Self::First(paths) => Ok(Source::First(paths)),
             Self::Lookup(lookup) => lookup.resolve(file, maps),
+            Self::Always(RawAlways { always }) => Ok(Source::always(Some(plain_text(&always)))),
+            Self::Members(RawMembers { members }) => {
+                Ok(Source::Members(members.into_iter().map(|(name, part)| (name, part.paths())).collect()))
+            }
+            Self::Id(RawId { id_of }) => Ok(Source::Id(id_of.into_iter().map(RawPart::paths).collect())),
+        }
+    }
+}
+
+impl Source {
+    /// The same for all records.
+    fn always(value: Option<String>) -> Self {
+        Self::Lookup { key: Vec::new(), map: Arc::default(), default: value }
+    }
+
+    /// Whether a column of this kind can be made so.
+    pub(crate) fn suits(&self, kind: Kind) -> bool {
+        match self {
+            Self::First(_) | Self::Lookup { .. } => true,
+            Self::Members(_) => kind == Kind::Json,
+            Self::Id(_) => kind == Kind::Uuid,
         }
     }
 }
@@ -300,5 +354,19 @@ fn plain_text(value: &toml::Value) -> String {
     match value {
         toml::Value::String(text) => text.clone(),
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quoted_member_keeps_its_dots() {
+        let members = |text: &str| Path::from(text.to_owned()).0;
+        assert_eq!(members("a.b"), ["a", "b"]);
+        assert_eq!(members("fields.\"user.name\""), ["fields", "user.name"]);
+        assert_eq!(members("\"a.b\".c d.#e"), ["a.b", "c d", "#e"]);
+        assert_eq!(Path::from("fields.\"user.name\"".to_owned()).to_string(), "fields.user.name");
     }
 }

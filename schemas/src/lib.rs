@@ -5,6 +5,7 @@
 //! format another (`formats/*.toml`); DDL, COPY layout, Arrow schema and reference docs are derived
 //! from the closed [`Kind`] enum by one exhaustive `match` each.
 
+mod alert;
 mod batch;
 mod catalog;
 mod derive;
@@ -19,6 +20,7 @@ mod messages;
 mod stream;
 mod tenant;
 
+pub use alert::{Alert, AlertChange, AlertWrites, Entities, MemberKey, StoredThreatEvent, Suppression};
 pub use batch::{Batch, Column, DeadLetter, Reason, Rows, Slice, Suppressed};
 pub use catalog::Catalog;
 pub use derive::{arrow_schema, column_definition, column_docs, create_table};
@@ -44,6 +46,7 @@ pub const MIGRATIONS: &[(i32, &str, &str)] = &[
     (4, "raw_blocks", include_str!("../migrations/0004_raw_blocks.sql")),
     (5, "dead_letters", include_str!("../migrations/0005_dead_letters.sql")),
     (6, "tenant_rules", include_str!("../migrations/0006_tenant_rules.sql")),
+    (7, "correlation", include_str!("../migrations/0007_correlation.sql")),
 ];
 
 /// The roles, which belong to the whole server; run by an administrator before the migrations.

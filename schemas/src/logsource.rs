@@ -90,7 +90,7 @@ impl LogSources {
         let sources = [&self.product, &self.category, &self.service];
         let keys = sources.iter().filter_map(|source| match source {
             Source::Lookup { map, .. } => Some(map.keys().map(String::as_str)),
-            Source::First(_) => None,
+            Source::First(_) | Source::Members(_) | Source::Id(_) => None,
         });
         for key in keys.flatten().chain([""]) {
             let beginnings: Vec<&str> =
@@ -113,7 +113,7 @@ fn look_up<'a>(source: &'a Source, keys: &[&str]) -> Option<&'a str> {
         Source::Lookup { map, default, .. } => {
             keys.iter().find_map(|key| map.get(*key)).or(default.as_ref()).map(String::as_str)
         }
-        Source::First(_) => None,
+        Source::First(_) | Source::Members(_) | Source::Id(_) => None,
     }
 }
 

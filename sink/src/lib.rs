@@ -9,7 +9,7 @@
 //! The upper half is pure: [`seal`] and what it uses know no database. The lower half is everything that
 //! talks to one: [`Store`] is a database and what is known about it; [`Writer`] brings batches in;
 //! `maintain`, `redrive`, `events`, `dlq`, `offsets` and `tenants` are what operators and the road ask
-//! for besides. [`HotStore`] is the only place that knows which of the two stores it is.
+//! for besides; [`correlator`] is what correlation does here. [`HotStore`] is the only place that knows which of the two stores it is.
 
 // Pure.
 mod block;
@@ -26,6 +26,7 @@ pub use seal::{Count, Host, SealOptions, Sealed, seal};
 
 // With a database.
 mod backoff;
+pub mod correlator;
 mod directory;
 mod dlq;
 mod error;

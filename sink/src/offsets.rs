@@ -1,5 +1,7 @@
 //! Where each partition stands: first assignment, resuming, and setting by hand.
 
+use std::sync::Arc;
+
 use inosec_schemas::Topic;
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -63,6 +65,30 @@ impl Store {
             }
             session.execute(add, &[&cluster, &topic, &id]).await.map_err(Error::at(doing))?;
         }
+    }
+
+    /// Notes that all Kafka took into these partitions before `at` is stored, of those that stand at these
+    /// offsets.
+    pub async fn read_until(&self, partitions: &[(Arc<Topic>, i32, i64)], at: i64) -> Result<(), Error> {
+        // A writer that holds a row moves it away from the end.
+        let sql = "UPDATE inosec.ingest_offsets AS known SET read_until = greatest(known.read_until, $5)
+            FROM (
+                SELECT cluster, topic, partition FROM inosec.ingest_offsets AS o
+                JOIN unnest($1::text[], $2::text[], $3::int4[], $4::int8[])
+                    AS r (cluster, topic, partition, next_offset) USING (cluster, topic, partition, next_offset)
+                FOR UPDATE OF o SKIP LOCKED
+            ) AS ended
+            WHERE (known.cluster, known.topic, known.partition) = (ended.cluster, ended.topic, ended.partition)";
+        let clusters: Vec<&str> = partitions.iter().map(|(topic, ..)| topic.cluster.as_str()).collect();
+        let topics: Vec<&str> = partitions.iter().map(|(topic, ..)| topic.name.as_str()).collect();
+        let numbers: Vec<i32> = partitions.iter().map(|(_, partition, _)| *partition).collect();
+        let offsets: Vec<i64> = partitions.iter().map(|(.., offset)| *offset).collect();
+        let noting = async {
+            let session = self.session().await?;
+            let noted = session.execute(sql, &[&clusters, &topics, &numbers, &offsets, &Micros(at)]).await;
+            noted.map(drop).map_err(Error::at("noting how far partitions were read"))
+        };
+        self.answered("noting how far partitions were read", noting).await
     }
 
     /// Where an assigned partition resumes; `low` and `high` are Kafka's watermarks just read.

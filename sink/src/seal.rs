@@ -101,6 +101,21 @@ impl Sealed {
         (encode_rows(rows, kept), counts)
     }
 
+    /// Where some detections repeat others: the COPY data of those that `keep` says, by row of
+    /// `batch.detections`, and what to add to `event_counts` in place of [`Sealed::counts`].
+    #[must_use]
+    pub fn detections_kept(&self, keep: &[bool]) -> (Frames, Vec<Count>) {
+        let Batch { messages, rows, detections, .. } = &self.batch;
+        let order = Order::of(rows, order_width(rows));
+        let mut kept = Order::of(detections, detections.stream.interval.micros());
+        kept.places.retain(|place| keep[place.row as usize]);
+        let shard = tally::shard(messages);
+        let mut counts = tally::counts(detections, None, shard, |row| keep[row]);
+        counts.extend(tally::counts(rows, Some(messages), shard, |_| true));
+        counts.sort_unstable();
+        (encode_detections(&self.batch, self.number, &order, &kept), counts)
+    }
+
     /// For streams that drop repeats: what to add to `host_devices` in place of [`Sealed::hosts`].
     #[must_use]
     pub fn hosts_kept(&self, keep: &[bool]) -> Vec<Host> {

@@ -9,8 +9,9 @@ use deadpool_postgres::{
 };
 use inosec_schemas::{Directory, MIGRATIONS};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Config, NoTls};
+use tokio_postgres::{Client, Config, NoTls};
 
 use crate::health::{Circuit, Health, Outage};
 use crate::hot::HotStore;
@@ -77,6 +78,9 @@ impl std::fmt::Debug for StoreConfig {
     }
 }
 
+/// The role of the road's sessions.
+const LOADER: &str = "inosec_loader";
+
 /// One database.
 pub struct Store {
     pub(crate) config: StoreConfig,
@@ -99,7 +103,7 @@ impl Store {
     /// Fails at once if the database can't be reached; afterwards outages are waited out.
     pub async fn connect(config: &StoreConfig) -> Result<Arc<Self>, Error> {
         let pool = pool(config)?;
-        let session = get(&pool).await.map_err(|error| missing_role(error, config))?;
+        let session = get(&pool).await.map_err(|error| missing_role(error, config, LOADER))?;
         check_migrated(&session).await?;
         let hot = HotStore::recorded(&session).await?;
         drop(session);
@@ -149,13 +153,29 @@ impl Store {
         get(&self.pool).await
     }
 
+    /// A session of its own, outside the pool, in this role; and what drives it, until it is aborted.
+    pub(crate) async fn session_as(&self, role: &'static str) -> Result<(Client, JoinHandle<()>), Error> {
+        let connecting = async {
+            let connected = connect_config(&self.config)?.connect(NoTls).await;
+            connected.map_err(Error::at("connecting"))
+        };
+        let (client, connection) = self.answered("connecting", connecting).await?;
+        // What ends it is told by the statement that meets the end.
+        let connection = tokio::spawn(async move { drop(connection.await) });
+        let set_up = client.batch_execute(&session_set_up(&self.config, role)).await;
+        set_up
+            .map_err(Error::at("setting up the session"))
+            .map_err(|error| missing_role(error, &self.config, role))?;
+        Ok((client, connection))
+    }
+
     /// Opens the circuit until the guard is dropped.
     pub(crate) fn outage(&self, why: &Error) -> Outage<'_> {
         self.circuit.outage(&why.to_string())
     }
 
     /// Runs `work` under the answer timeout.
-    pub(crate) async fn answered<T>(
+    pub async fn answered<T>(
         &self,
         doing: &'static str,
         work: impl Future<Output = Result<T, Error>>,
@@ -166,15 +186,10 @@ impl Store {
 }
 
 fn pool(config: &StoreConfig) -> Result<Pool, Error> {
-    let mut postgres = Config::from_str(&config.url).map_err(|source| Error::Url { source })?;
-    postgres
-        .application_name(&config.application_name)
-        .connect_timeout(Duration::from_secs(5))
-        .keepalives_idle(Duration::from_secs(10))
-        .tcp_user_timeout(Duration::from_secs(30));
+    let postgres = connect_config(config)?;
     // Fast: a session that died is found out by the next statement, and every statement is retried.
     let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-    let set_up = Arc::<str>::from(session_set_up(config));
+    let set_up = Arc::<str>::from(session_set_up(config, LOADER));
     Pool::builder(Manager::from_config(postgres, NoTls, recycling))
         .max_size(config.pool_size)
         .runtime(Runtime::Tokio1)
@@ -189,9 +204,19 @@ fn pool(config: &StoreConfig) -> Result<Pool, Error> {
         .map_err(|error| Error::Connect { what: error.to_string(), source: None })
 }
 
-fn session_set_up(config: &StoreConfig) -> String {
+fn connect_config(config: &StoreConfig) -> Result<Config, Error> {
+    let mut postgres = Config::from_str(&config.url).map_err(|source| Error::Url { source })?;
+    postgres
+        .application_name(&config.application_name)
+        .connect_timeout(Duration::from_secs(5))
+        .keepalives_idle(Duration::from_secs(10))
+        .tcp_user_timeout(Duration::from_secs(30));
+    Ok(postgres)
+}
+
+fn session_set_up(config: &StoreConfig, role: &str) -> String {
     format!(
-        "SET ROLE inosec_loader; SET timezone = 'UTC'; SET statement_timeout = {}; SET lock_timeout = {}; \
+        "SET ROLE {role}; SET timezone = 'UTC'; SET statement_timeout = {}; SET lock_timeout = {}; \
          SET idle_in_transaction_session_timeout = {}; SET synchronous_commit = {}",
         config.statement_timeout.as_millis(),
         config.lock_timeout.as_millis(),
@@ -210,13 +235,13 @@ async fn get(pool: &Pool) -> Result<Object, Error> {
     })
 }
 
-/// A login that may not become the loader, or a server nobody migrated, deserve plain words.
-fn missing_role(error: Error, config: &StoreConfig) -> Error {
+/// A login that may not take its role, or a server nobody migrated, deserve plain words.
+fn missing_role(error: Error, config: &StoreConfig, role: &str) -> Error {
     let code = error.db().map(|db| db.code().clone());
     if code == Some(SqlState::INSUFFICIENT_PRIVILEGE) {
         let login = Config::from_str(&config.url).ok().and_then(|url| url.get_user().map(str::to_owned));
         let login = login.unwrap_or_else(|| "<login>".to_owned());
-        return Error::Rights { statements: vec![format!("GRANT inosec_loader TO \"{login}\";")] };
+        return Error::Rights { statements: vec![format!("GRANT {role} TO \"{login}\";")] };
     }
     if code == Some(SqlState::INVALID_PARAMETER_VALUE) {
         return Error::NotMigrated { found: 0, needed: last_migration() };

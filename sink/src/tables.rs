@@ -107,7 +107,7 @@ fn indexes(stream: &Stream) -> Vec<String> {
 fn rights(stream: &Stream) -> String {
     let mut sql = format!("GRANT INSERT ON inosec.{} TO inosec_loader;", stream.name);
     if stream.name == "threat_events" {
-        sql.push_str("GRANT SELECT, UPDATE (alert_id) ON inosec.threat_events TO inosec_correlator;");
+        sql.push_str("GRANT SELECT, UPDATE (alert_id, late) ON inosec.threat_events TO inosec_correlator;");
     }
     let tenant = &stream.columns[stream.tenant].name;
     sql + &format!("SELECT inosec.expose('{}', '{tenant}');", stream.name)

@@ -93,6 +93,14 @@ impl Store {
         rows.iter().map(read).collect()
     }
 
+    /// Tenants that have an alert severity of their own.
+    pub async fn alert_severities(&self) -> Result<Vec<(TenantId, i16)>, Error> {
+        let session = self.session().await?;
+        let sql = "SELECT id, alert_severity_id FROM inosec.tenants WHERE alert_severity_id IS NOT NULL ORDER BY id";
+        let rows = session.query(sql, &[]).await.map_err(Error::at("reading the tenants"))?;
+        Ok(rows.iter().map(|row| (TenantId(row.get(0)), row.get(1))).collect())
+    }
+
     async fn tenant(&self, id: TenantId) -> Result<TenantRow, Error> {
         let session = self.session().await?;
         let sql = "SELECT id, name, tier, region, status, created_at FROM inosec.tenants WHERE id = $1";

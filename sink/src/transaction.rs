@@ -14,7 +14,7 @@ use bytes::Bytes;
 use deadpool_postgres::{Object, Transaction};
 use futures_util::SinkExt;
 use hashbrown::HashSet;
-use inosec_schemas::{Column, Fill, Rows, Span, Stream};
+use inosec_schemas::{Batch, Column, Fill, Rows, Span, Stream};
 use uuid::Uuid;
 
 use crate::micros::Micros;
@@ -136,23 +136,34 @@ async fn write(
     let mut kept = None;
     if let Some(column) = dedup {
         let new = new_ids(transaction, &batch.rows, column).await?;
-        stored.duplicates = new.iter().filter(|new| !**new).count() as u64;
+        stored.duplicates = repeats(&new);
         let (frames, counts) = sealed.encode_kept(&new);
         stored.rows = copy(transaction, &rows_copy, &frames).await?;
         kept = Some((counts, sealed.hosts_kept(&new), new));
     }
-    let (counts, seen, keep) = match &kept {
+    let mut found = None;
+    if dedup.is_none() && !batch.named.is_empty() {
+        let new = new_detections(transaction, batch).await?;
+        stored.duplicates = repeats(&new);
+        // Mostly none: then what was sealed will do.
+        found = (stored.duplicates > 0).then(|| (sealed.detections_kept(&new), new));
+    }
+    let (mut counts, seen, keep) = match &kept {
         Some((counts, hosts, keep)) => (counts, hosts, Some(keep.as_slice())),
         None => (&sealed.counts, &sealed.hosts, None),
     };
+    let (mut detections, mut keep_detections) = (&sealed.detections, None);
+    if let Some(((frames, counted), new)) = &found {
+        (counts, detections, keep_detections) = (counted, frames, Some(new.as_slice()));
+    }
     // Seldom any; before the queue row, which names what this stores.
     let notices = suppressed::count(transaction, &batch.suppressed, tally::shard(&batch.messages)).await?;
     let detections_copy = copy_statement(&batch.detections.stream);
     let (counted, hosts, detections, queued) = tokio::join!(
         count(transaction, counts),
         see_hosts(transaction, seen),
-        copy(transaction, &detections_copy, &sealed.detections),
-        enqueue(transaction, sealed, keep, &notices),
+        copy(transaction, &detections_copy, detections),
+        enqueue(transaction, sealed, [keep, keep_detections], &notices),
     );
     counted.and(hosts)?;
     stored.detections = detections?;
@@ -223,11 +234,17 @@ async fn advance(transaction: &Transaction<'_>, sealed: &Sealed) -> Result<Vec<L
     let partitions: Vec<i32> = spans.iter().map(|span| span.partition).collect();
     let froms: Vec<i64> = spans.iter().map(|span| span.from).collect();
     let tos: Vec<i64> = spans.iter().map(|span| span.to).collect();
-    let sql = "SELECT lost_partition, stored_offset FROM inosec.advance_offsets($1, $2, $3, $4, $5, $6)";
+    let mut arrivals: Vec<Option<Micros>> = vec![None; partitions.len()];
+    for message in &messages.entries {
+        if let Ok(place) = partitions.binary_search(&message.partition) {
+            arrivals[place] = Some(Micros(message.arrived_at));
+        }
+    }
+    let sql = "SELECT lost_partition, stored_offset FROM inosec.advance_offsets($1, $2, $3, $4, $5, $6, $7)";
     let doing = "moving the offsets";
     let statement = transaction.prepare_cached(sql).await.map_err(Error::at(doing))?;
     let rows = transaction
-        .query(&statement, &[&topic.cluster, &topic.name, &topic.id, &partitions, &froms, &tos])
+        .query(&statement, &[&topic.cluster, &topic.name, &topic.id, &partitions, &froms, &tos, &arrivals])
         .await
         .map_err(Error::at(doing))?;
     let mut lost = Vec::new();
@@ -272,8 +289,32 @@ fn fitting(sealed: &Sealed, ids: &[i64]) -> Vec<i64> {
 /// Registers the senders' ids; says of each row whether its id is new. Ids are inserted in order, so
 /// that two writers with the same ids wait for each other in one direction only.
 async fn new_ids(transaction: &Transaction<'_>, rows: &Rows, column: usize) -> Result<Vec<bool>, Error> {
-    let (tenants, ids): (Vec<Uuid>, Vec<Uuid>) =
-        (0..rows.len()).map(|row| (rows.tenant(row).0, uuid(rows, column, row))).unzip();
+    register(transaction, (0..rows.len()).map(|row| (rows.tenant(row).0, uuid(rows, column, row)))).await
+}
+
+/// The same for detections whose sender named them; the others are new by their place.
+async fn new_detections(transaction: &Transaction<'_>, batch: &Batch) -> Result<Vec<bool>, Error> {
+    let rows = &batch.detections;
+    let mut new = vec![true; rows.len()];
+    let Some(column) = rows.stream.dedup else { return Ok(new) };
+    let named = || batch.named.iter().map(|row| *row as usize);
+    let ids = named().map(|row| (rows.tenant(row).0, uuid(rows, column, row)));
+    for (row, is_new) in named().zip(register(transaction, ids).await?) {
+        new[row] = is_new;
+    }
+    Ok(new)
+}
+
+fn repeats(new: &[bool]) -> u64 {
+    new.iter().filter(|new| !**new).count() as u64
+}
+
+/// Registers tenants' ids; says of each whether it is new.
+async fn register(
+    transaction: &Transaction<'_>,
+    ids: impl Iterator<Item = (Uuid, Uuid)>,
+) -> Result<Vec<bool>, Error> {
+    let (tenants, ids): (Vec<Uuid>, Vec<Uuid>) = ids.unzip();
     let sql = "INSERT INTO inosec.threat_event_ids (tenant_id, id)
         SELECT tenant_id, id FROM unnest($1::uuid[], $2::uuid[]) AS offered (tenant_id, id)
         ORDER BY tenant_id, id
@@ -360,12 +401,12 @@ async fn dead_letters(
 async fn enqueue(
     transaction: &Transaction<'_>,
     sealed: &Sealed,
-    keep: Option<&[bool]>,
+    keep: [Option<&[bool]>; 2],
     notices: &[Notice],
 ) -> Result<(), Error> {
     let batch = &sealed.batch;
     let (mut tenants, mut ids, mut times) = (Vec::new(), Vec::new(), Vec::new());
-    for (rows, keep) in [(&batch.rows, keep), (&batch.detections, None)] {
+    for (rows, keep) in [&batch.rows, &batch.detections].into_iter().zip(keep) {
         let Some(column) = rows.filled_by(Fill::Id).filter(|_| rows.stream.name == "threat_events") else {
             continue;
         };

@@ -187,6 +187,7 @@ fn rejected(sealed: Sealed, error: &Error) -> Option<Sealed> {
     let batch = Batch {
         rows: Rows::new(Arc::clone(&batch.rows.stream)),
         detections: Rows::new(Arc::clone(&batch.detections.stream)),
+        named: Vec::new(),
         suppressed: Vec::new(),
         dead: vec![dead],
         ..batch
@@ -300,8 +301,10 @@ fn measure(store: &Store, sealed: &Sealed, proof: &Proof, stored: Stored) {
     let block_bytes = sealed.blocks.iter().map(bytes::Bytes::len).sum::<usize>() as u64;
     metrics::counter!(names::ROWS, "stream" => stream.clone()).increment(stored.rows);
     metrics::counter!(names::BYTES, "stream" => stream.clone()).increment(message_bytes(&batch.messages));
-    metrics::counter!(names::BLOCK_BYTES, "stream" => stream.clone()).increment(block_bytes);
+    metrics::counter!(names::BLOCK_BYTES, "stream" => stream).increment(block_bytes);
     if stored.duplicates > 0 {
+        let of = if batch.rows.stream.dedup.is_some() { &batch.rows } else { &batch.detections };
+        let stream = of.stream.name.clone();
         metrics::counter!(names::DUPLICATES, "stream" => stream).increment(stored.duplicates);
     }
     if stored.detections > 0 {

@@ -11,6 +11,8 @@ use super::units::{Bytes, Span};
 /// The effective configuration as TOML that reads back, secrets as `***`.
 pub(super) fn to_toml(config: &Config) -> String {
     let mut text = String::new();
+    let roles: Vec<&str> = config.roles.iter().map(|role| role.name()).collect();
+    let _ = writeln!(text, "roles = {roles:?}\n");
     let kafka = &config.kafka;
     let start = match kafka.start {
         Start::Earliest => "earliest",
@@ -80,6 +82,19 @@ pub(super) fn to_toml(config: &Config) -> String {
     let _ = writeln!(text, "\n[dead_letters]\nretention = \"{}\"", Span(dead.retention));
     let _ = writeln!(text, "quota_per_day = \"{}\"", Bytes(dead.quota_per_day));
     rules(config, &mut text);
+    let correlate = &config.correlate;
+    let level = format!("{:?}", correlate.alert_level).to_ascii_lowercase();
+    let _ = writeln!(
+        text,
+        "\n[correlate]\nallowed_lateness = \"{}\"\ngap = \"{}\"\nalert_level = {level:?}",
+        Span(correlate.allowed_lateness),
+        Span(correlate.gap)
+    );
+    let (groups, entries) = (correlate.max_groups, correlate.max_entries);
+    let _ = writeln!(text, "max_groups = {groups}\nmax_entries = {entries}");
+    if let Some(topic) = &correlate.alerts_topic {
+        let _ = writeln!(text, "alerts_topic = {topic:?}");
+    }
     if let Some(directory) = &config.schemas {
         let _ = writeln!(text, "\n[schemas]\ndirectory = {directory:?}");
     }

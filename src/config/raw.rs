@@ -11,6 +11,7 @@ use inosec_schemas::{TenantId, TenantSource};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::raw_correlate::{RawCorrelate, check_roles};
 use super::raw_enrich::{RawGeo, RawRules};
 use super::units::{Bytes, Secret, Span};
 use super::{Batch, Config, Database, DeadLetters, Kafka, Limits, Log, Time, TopicConfig};
@@ -77,6 +78,7 @@ pub enum LogFormat {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawConfig {
+    roles: Option<Vec<String>>,
     kafka: RawKafka,
     topics: Vec<RawTopic>,
     databases: BTreeMap<String, RawDatabase>,
@@ -86,6 +88,7 @@ pub(super) struct RawConfig {
     geo: RawGeo,
     dead_letters: RawDeadLetters,
     rules: RawRules,
+    correlate: RawCorrelate,
     schemas: RawSchemas,
     metrics: RawMetrics,
     shutdown: RawShutdown,
@@ -247,6 +250,8 @@ impl RawConfig {
                 "geo" => probe::<RawGeo>(key, value, faults),
                 "dead_letters" => probe::<RawDeadLetters>(key, value, faults),
                 "rules" => probe::<RawRules>(key, value, faults),
+                "correlate" => probe::<RawCorrelate>(key, value, faults),
+                "roles" => value.clone(),
                 "schemas" => probe::<RawSchemas>(key, value, faults),
                 "metrics" => probe::<RawMetrics>(key, value, faults),
                 "shutdown" => probe::<RawShutdown>(key, value, faults),
@@ -268,6 +273,7 @@ impl RawConfig {
     pub(super) fn check(self, faults: &mut Vec<String>) -> Config {
         let topics = check_topics(self.topics, &self.databases, faults);
         Config {
+            roles: check_roles(self.roles, faults),
             kafka: self.kafka.check(faults),
             topics,
             databases: check_databases(self.databases, faults),
@@ -286,6 +292,7 @@ impl RawConfig {
                 quota_per_day: self.dead_letters.quota_per_day.map_or(DEAD_LETTER_QUOTA, |bytes| bytes.0),
             },
             rules: self.rules.check(faults),
+            correlate: self.correlate.check(faults),
             schemas: self.schemas.directory,
             metrics_listen: self.metrics.listen,
             drain: self.shutdown.drain.map_or(DRAIN, |span| span.0),

@@ -40,7 +40,7 @@ pub struct Keeper {
 
 /// What rules are compiled from, besides what tenants say of them.
 #[derive(Debug)]
-struct Sources {
+pub struct Sources {
     files: RuleFiles,
     classes: Vec<EventClass>,
 }
@@ -101,7 +101,19 @@ fn read(config: &config::Rules) -> Result<RuleFiles, Error> {
     Ok(RuleFiles { rules, filters, correlations, optional, placeholders })
 }
 
+/// Reads the rules, for a process that only correlates.
+pub async fn files(config: &Config, catalog: &Catalog) -> Result<Arc<Sources>, Error> {
+    let (rules, classes) = (config.rules.clone(), catalog.classes());
+    let read = tokio::task::spawn_blocking(move || Ok(Sources { files: read(&rules)?, classes }));
+    read.await?.map(Arc::new)
+}
+
 impl Sources {
+    /// The rules.
+    pub fn rules(&self) -> &RuleFiles {
+        &self.files
+    }
+
     /// About a second for all of SigmaHQ's rules: not for async threads.
     fn compile(&self, tenants: &TenantRules, before: Option<&Ruleset>) -> Result<Ruleset, Error> {
         let started = Instant::now();
@@ -117,6 +129,11 @@ impl Sources {
 }
 
 impl Keeper {
+    /// What it compiles.
+    pub fn files(&self) -> Arc<Sources> {
+        Arc::clone(&self.sources)
+    }
+
     /// Compiles anew whenever a tenant changes something; runs until dropped.
     pub async fn run(mut self, store: Arc<Store>) {
         loop {

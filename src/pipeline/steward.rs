@@ -9,7 +9,7 @@ use inosec_ingest::consumer::{Command, Event};
 use inosec_schemas::Topic;
 use inosec_sink::{Health, Lost, Resume, Start, Store};
 use tokio::sync::mpsc;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::lane::Report;
 use crate::ops::Readiness;
@@ -75,6 +75,11 @@ impl Steward {
                     partition, position, low, high, "the broker doesn't have our position"
                 );
                 self.resume(&topic, partition, generation, (low, high)).await;
+            }
+            Event::AtEnd { partitions, at } => {
+                if let Err(error) = self.store.read_until(&partitions, at).await {
+                    debug!(database = self.name, %error, "how far partitions were read was not noted");
+                }
             }
             Event::Unreadable { topic, partition, offset, why, .. } => {
                 let why = format!(

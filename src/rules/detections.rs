@@ -5,13 +5,13 @@
 
 use std::sync::Arc;
 
-use inosec_enrich::correlate::{Row, Stored};
+use inosec_enrich::correlate::stored;
 use inosec_enrich::geo::Geo;
-use inosec_enrich::{Correlations, Detector, Limiter, Ruleset};
+use inosec_enrich::{Detector, Limiter, Ruleset};
 use inosec_ingest::{Decoder, Limits, Watch};
 use inosec_schemas::{
-    Catalog, Directory, EventIds, Message, Messages, Rows, Tenant, TenantId, TenantSource, TenantStatus,
-    Tier, Topic,
+    Catalog, Directory, EventIds, Message, Messages, StoredThreatEvent, Tenant, TenantId, TenantSource,
+    TenantStatus, Tier, Topic,
 };
 use uuid::Uuid;
 
@@ -55,20 +55,8 @@ pub struct Event<'a> {
 pub struct Detected {
     /// The event's index among those given.
     pub index: u32,
-    /// Its id.
-    pub id: Uuid,
-    /// The rule's id, else the signature.
-    pub rule: String,
-    /// The rule's title, or the signature.
-    pub title: String,
-    /// When it happened, in microseconds UTC.
-    pub time: i64,
-    /// Where.
-    pub host: Option<String>,
-    /// Who did it.
-    pub user: Option<String>,
-    /// As correlation takes it.
-    pub stored: Stored,
+    /// As if it had been stored.
+    pub event: StoredThreatEvent,
 }
 
 impl Detections {
@@ -108,21 +96,17 @@ impl Detections {
     }
 
     /// What is detected in lines of a source.
-    pub fn run(&mut self, lines: &Lines, source: i32, rules: &Correlations) -> Vec<Detected> {
+    pub fn run(&mut self, lines: &Lines, source: i32) -> Vec<Detected> {
         let arrived_at = self.arrived_at;
         let events = (0..).zip(lines.messages()).map(|(index, message)| {
             let number = i64::try_from(lines.number(index)).unwrap_or(i64::MAX);
             Event { source, number, arrived_at, message }
         });
-        self.detect(events, rules)
+        self.detect(events)
     }
 
     /// What is detected in events.
-    pub fn detect<'m>(
-        &mut self,
-        events: impl Iterator<Item = Event<'m>>,
-        rules: &Correlations,
-    ) -> Vec<Detected> {
+    pub fn detect<'m>(&mut self, events: impl Iterator<Item = Event<'m>>) -> Vec<Detected> {
         let mut messages = Messages::new(Arc::clone(&self.topic));
         for Event { source: partition, number: offset, arrived_at, message } in events {
             let (start, end, headers, tombstone) = (0, 0, (0, 0), false);
@@ -137,22 +121,10 @@ impl Detections {
         }
         let batch = decoding.finish();
         let rows = &batch.detections;
-        rows.message.iter().enumerate().map(|(row, index)| detected(rows, row, *index, rules)).collect()
-    }
-}
-
-fn detected(rows: &Rows, row: usize, index: u32, rules: &Correlations) -> Detected {
-    let row = Row::of(rows, row);
-    let row = Row { ingested_at: row.detected_at, ..row };
-    let stored = Stored::new(&row, rules);
-    Detected {
-        index,
-        id: row.id,
-        rule: stored.event().rule.to_owned(),
-        title: row.signature.to_owned(),
-        time: row.detected_at,
-        host: row.host_name.map(str::to_owned),
-        user: row.user_name.map(str::to_owned),
-        stored,
+        let detected = |(row, index): (usize, &u32)| {
+            let event = stored(rows, row);
+            Detected { index: *index, event: StoredThreatEvent { ingested_at: event.detected_at, ..event } }
+        };
+        rows.message.iter().enumerate().map(detected).collect()
     }
 }

@@ -58,10 +58,10 @@ pub fn alone(rule: &Correlation, correlations: &[Correlation], rules: &[Rule]) -
 }
 
 impl Episodes {
-    /// Without events.
+    /// Without events, and without limits.
     #[must_use]
-    pub fn new(rules: Arc<Correlations>) -> Self {
-        let options = Options { max_groups: usize::MAX, max_entries: usize::MAX, ..Options::default() };
+    pub fn new(rules: Arc<Correlations>, options: Options) -> Self {
+        let options = Options { max_groups: usize::MAX, max_entries: usize::MAX, ..options };
         Self {
             correlator: Correlator::new(rules, options),
             times: HashMap::new(),
@@ -72,7 +72,8 @@ impl Episodes {
 
     /// Adds threat events, in any order; repeated ones change nothing.
     pub fn add(&mut self, detected: &[Detected]) {
-        let events: Vec<ThreatEvent<'_>> = detected.iter().map(|detected| detected.stored.event()).collect();
+        let events: Vec<ThreatEvent<'_>> =
+            detected.iter().map(|detected| ThreatEvent::from(&detected.event)).collect();
         self.times.extend(events.iter().map(|event| (event.id, event.time)));
         self.latest = events.iter().map(|event| event.time).fold(self.latest, i64::max);
         let changes = self.correlator.insert(&events);

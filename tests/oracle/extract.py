@@ -76,6 +76,8 @@ class Format:
         paths = lambda part: [part] if isinstance(part, str) else part
         if not isinstance(raw, dict):
             return ("first", paths(raw))
+        if "always" in raw:
+            return ("lookup", [], {}, plain(raw["always"]))
         table = maps[raw["map"]] if isinstance(raw["map"], str) else raw["map"]
         table = {lower(key): plain(value) for key, value in table.items()}
         default = plain(raw["default"]) if "default" in raw else None
@@ -106,11 +108,12 @@ def says_something(value):
 def candidates(record, path):
     """What a path leads to: nested members, then the one member of that whole name."""
     at = record
-    for name in path.split("."):
+    names = [name.strip('"') for name in re.findall(r'"[^"]*"|[^."]+', path)]
+    for name in names:
         at = at.get(name) if isinstance(at, dict) else None
     yield at
-    if "." in path:
-        yield record.get(path)
+    if len(names) > 1:
+        yield record.get(".".join(names))
 
 
 def first(record, paths):
@@ -131,7 +134,8 @@ def written(value):
 
 def holds(record, condition):
     present = lambda path: any(value is not None for value in candidates(record, path))
-    is_one = lambda path, texts: any(written(v) in texts for v in candidates(record, path) if v is not None)
+    found = lambda paths: (v for path in paths.split("|") for v in candidates(record, path) if v is not None)
+    is_one = lambda paths, texts: any(written(v) in texts for v in found(paths))
     return (
         all(map(present, condition.get("all", [])))
         and (not condition.get("any") or any(map(present, condition["any"])))

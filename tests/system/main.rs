@@ -11,6 +11,7 @@ mod conservation;
 mod database_faults;
 mod detection;
 mod exactly_once;
+mod foreign;
 mod geo;
 mod rules;
 mod rules_backtest;

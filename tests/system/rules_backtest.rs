@@ -1,10 +1,13 @@
-//! `inosec rules backtest` over what the road stored, beside `inosec rules eval` over the same lines.
+//! The road's alerts, `inosec rules backtest` over what it stored and `inosec rules eval` over the same lines.
+
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::conservation::{add_tenant, wait_consumed};
 use crate::support::database::Database;
+use crate::support::eventually;
 use crate::support::kafka::{self, Producer};
 use crate::support::process::Setup;
 use crate::support::servers::Store;
@@ -30,7 +33,7 @@ correlation: {type: event_count, rules: [refused], group-by: [src_ip], timespan:
 title: Found
 id: found
 level: high
-correlation: {type: temporal_ordered, rules: [guessing, accepted], group-by: [src_ip], timespan: 10m}
+correlation: {type: temporal_ordered, rules: [guessing, accepted], group-by: [src_ip], timespan: 10m, generate: true}
 ";
 
 fn line(day: u32, second: u32, host: &str, text: &str) -> String {
@@ -62,6 +65,10 @@ async fn on(store: Store) {
         "[[topics]]\nname = \"{topic}\"\nstream = \"agent_logs\"\ntenant = \"header\"\n[time]\nmax_age = \"36500d\"\n"
     );
     let setup = Setup::new(&database.url, &topic, &more);
+    let path = setup.folder.join("rules.yml").display().to_string();
+    std::fs::write(&path, RULES).unwrap();
+    let text = std::fs::read_to_string(&setup.config).unwrap();
+    std::fs::write(&setup.config, text + &format!("[rules]\npaths = [{path:?}]\n")).unwrap();
     setup.json(&["migrate"]);
     let tenants: [Uuid; 2] = [add_tenant(&setup, "one"), add_tenant(&setup, "other")];
     let producer = Producer::new();
@@ -72,8 +79,6 @@ async fn on(store: Store) {
     producer.send(&topic, lines()[0].as_bytes(), Some(tenants[1]));
     wait_consumed(&database, &producer.ledger(), &inosec).await;
 
-    let path = setup.folder.join("rules.yml").display().to_string();
-    std::fs::write(&path, RULES).unwrap();
     let tenant = tenants[0].to_string();
     let backtest = |from: &str, meant: &[&str]| {
         let arguments =
@@ -90,14 +95,32 @@ async fn on(store: Store) {
     assert_eq!(of(&report, "found")["users"], json!([{ "name": "root", "fired": 1 }]));
     assert_eq!(of(&report, "found")["days"], json!({ "2026-05-01": 1 }));
 
-    // The same lines in a file.
+    // The same lines in a file come to the alerts of the road.
     let events = setup.folder.join("events.log");
     std::fs::write(&events, lines().join("\n")).unwrap();
-    let eval = setup.run(&["rules", "eval", "--rules", &path, &events.display().to_string()]);
+    let eval = setup.run(&["rules", "eval", &events.display().to_string()]);
     let out = String::from_utf8_lossy(&eval.stdout);
-    let episodes: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let episodes: Vec<&Value> = episodes.iter().filter_map(|line| line.get("episode")).collect();
-    assert_eq!(episodes.iter().filter(|episode| episode["rule_id"] == "found").count(), 1, "{out}");
+    let printed = out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let mut episodes: Vec<Vec<String>> = printed
+        .filter_map(|line| {
+            let episode = line.get("episode")?;
+            let text = |name: &str| episode[name].as_str().unwrap().to_owned();
+            Some(vec![text("rule_id"), text("first_seen"), text("last_seen"), episode["count"].to_string()])
+        })
+        .collect();
+    episodes.sort();
+    assert_eq!(episodes.len(), 3, "{out}");
+    let sql = "SELECT rule_id, to_char(first_seen AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),
+            to_char(last_seen AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), event_count::text
+        FROM inosec.alerts WHERE tenant_id = $1 ORDER BY 1, 2";
+    let what = format!("the road's alerts are {episodes:?}; log: {}", inosec.log.display());
+    eventually(&what, Duration::from_secs(60), || async {
+        let rows = database.rows(sql, &[&tenants[0]]).await;
+        let alerts: Vec<Vec<String>> =
+            rows.iter().map(|row| (0..4).map(|at| row.get(at)).collect()).collect();
+        (alerts == episodes).then_some(())
+    })
+    .await;
 
     // One of a folder by its title, from the second day on.
     let report = backtest("2026-05-02T00:00:00Z", &["--rules", &path, "Guessing"]);

@@ -4,7 +4,7 @@
 //! clock it was told, so it can be thrown away and rebuilt at any time.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -12,32 +12,47 @@ use inosec_schemas::TenantId;
 
 use super::diff::{Delta, Numbers};
 use super::event::{Change, Dropped, Episode, Identity, Options, Summary, ThreatEvent};
-use super::group::{Group, State, push_value, values_of};
+use super::group::{Group, NONE, State, push_value, values_of};
 use super::groups::Groups;
+use super::measure::Tally;
 use super::points::Point;
 use super::resolve::{Correlations, Feed, Plan};
-use super::whole::{Clock, Parental};
+use super::rule::Kind;
+use super::whole::{Clock, Given, Parental};
 
 /// The horizon moves in so many steps, because each looks at everything.
 const STEPS: i64 = 64;
 
+/// So many groups are fetched into the cache at once, instead of being waited for one by one.
+pub(super) const AHEAD: usize = 32;
+
+/// Room kept for events on their way: more than a batch of the road has, far less than a rebuild.
+const WAITING: usize = 16_384;
+
 /// Folds threat events into episodes.
 #[derive(Debug)]
 pub struct Correlator {
-    rules: Arc<Correlations>,
+    pub(super) rules: Arc<Correlations>,
     /// Groups what makes alerts of its own, behind all others.
-    own: Arc<Plan>,
+    pub(super) own: Arc<Plan>,
     pub(super) options: Options,
     pub(super) tenants: Vec<Tenant>,
     by_id: HashMap<TenantId, u32>,
     pub(super) groups: Groups,
+    /// Events on their way into groups, and which of the same group is next.
+    waiting: Vec<(Point, u32)>,
     /// By correlation, the groups to be looked at.
     dirty: Vec<Vec<u32>>,
+    /// By step of the horizon, the groups of which it takes something then.
+    pub(super) expiring: BTreeMap<i64, Vec<u32>>,
     due: BinaryHeap<Reverse<(i64, u32)>>,
     numbers: Numbers,
+    pub(super) tally: Tally,
     now: i64,
     /// What arrived before doesn't count any more.
-    cutoff: i64,
+    pub(super) cutoff: i64,
+    /// How long a step of the horizon is.
+    pub(super) step: i64,
     pub(super) dropped: Dropped,
 }
 
@@ -57,18 +72,24 @@ impl Correlator {
     #[must_use]
     pub fn new(rules: Arc<Correlations>, options: Options) -> Self {
         let plans = rules.plans.len();
+        let own = Arc::new(Plan::of_own_alerts(options.gap));
+        let horizon = horizon(&rules, &own, &options);
         Self {
-            own: Arc::new(Plan::of_own_alerts(options.gap)),
+            own,
             rules,
             options,
             tenants: Vec::new(),
             by_id: HashMap::new(),
             groups: Groups::default(),
+            waiting: Vec::new(),
             dirty: vec![Vec::new(); plans + 1],
+            expiring: BTreeMap::new(),
             due: BinaryHeap::new(),
             numbers: Numbers::default(),
+            tally: Tally::new(Kind::EventCount),
             now: i64::MIN,
             cutoff: i64::MIN,
+            step: (horizon / STEPS).max(1),
             dropped: Dropped::default(),
         }
     }
@@ -85,8 +106,7 @@ impl Correlator {
     /// How long after its arrival an event counts: what is needed to rebuild.
     #[must_use]
     pub fn horizon(&self) -> i64 {
-        let reach = self.rules.plans.iter().map(|plan| plan.reach).fold(self.own.reach, i64::max);
-        reach.saturating_add(self.options.allowed_lateness).saturating_add(self.options.max_skew)
+        horizon(&self.rules, &self.own, &self.options)
     }
 
     /// Events that arrived before this don't count any more.
@@ -111,7 +131,7 @@ impl Correlator {
     /// Folds events in, in any order; repeated ones change nothing.
     pub fn insert(&mut self, events: &[ThreatEvent<'_>]) -> Vec<Change> {
         let rules = Arc::clone(&self.rules);
-        let mut key = String::new();
+        let (mut key, mut value) = (String::new(), String::new());
         for event in events {
             if event.arrival < self.cutoff {
                 self.dropped.late += 1;
@@ -123,7 +143,7 @@ impl Correlator {
             let tenant = self.tenant(event.tenant);
             let feeds = rules.feeds(event.rule);
             for feed in feeds {
-                self.feed(event, time, tenant, feed, &mut key);
+                self.feed(event, time, tenant, feed, (&mut key, &mut value));
             }
             let of = &self.tenants[tenant as usize];
             let alone = || rules.alone(feeds.iter().map(|feed| feed.plan), |plan| of.on[plan]);
@@ -151,12 +171,10 @@ impl Correlator {
         while self.mark_due() {
             changes.extend(self.settle(false));
         }
-        let horizon = self.horizon();
-        let step = (horizon / STEPS).max(1);
-        let cutoff = now.saturating_sub(horizon).div_euclid(step).saturating_mul(step);
+        let cutoff = now.saturating_sub(self.horizon()).div_euclid(self.step).saturating_mul(self.step);
         if cutoff > self.cutoff {
             self.cutoff = cutoff;
-            self.forget(cutoff, &mut changes);
+            self.forget(&mut changes);
         }
         changes
     }
@@ -229,16 +247,22 @@ impl Correlator {
     }
 
     /// Gives an event to a correlation, unless it lacks a field.
-    fn feed(&mut self, event: &ThreatEvent<'_>, time: i64, tenant: u32, feed: &Feed, key: &mut String) {
+    fn feed(
+        &mut self,
+        event: &ThreatEvent<'_>,
+        time: i64,
+        tenant: u32,
+        feed: &Feed,
+        (key, value): (&mut String, &mut String),
+    ) {
         if !self.tenants[tenant as usize].on[feed.plan] {
             return;
         }
-        let mut value = String::new();
-        if !join(key, &feed.group, event) || !join(&mut value, &feed.values, event) {
+        if !join(key, &feed.group, event) || !join(value, &feed.values, event) {
             return;
         }
         let point = Point { time, id: event.id, arrival: event.arrival, value: 0, slot: feed.slot };
-        self.push(tenant, feed.plan, key, point, Some(&value));
+        self.push(tenant, feed.plan, key, point, Some(value));
     }
 
     fn push(&mut self, tenant: u32, plan: usize, key: &str, mut point: Point, value: Option<&str>) {
@@ -251,9 +275,19 @@ impl Correlator {
         if let Some(value) = known {
             point.value = value;
             group.newest = group.newest.max(point.arrival);
-            group.points().push(point);
+            self.waiting.push((point, group.waiting));
+            group.waiting = (self.waiting.len() - 1) as u32;
+            self.expires(place, point.arrival);
         }
         self.mark(place);
+    }
+
+    /// Has a group looked at when the horizon moves beyond an arrival.
+    pub(super) fn expires(&mut self, place: u32, arrival: i64) {
+        let at = arrival.div_euclid(self.step);
+        let Some(group) = self.groups.get_mut(place).filter(|group| at < group.expires) else { return };
+        group.expires = at;
+        self.expiring.entry(at).or_default().push(place);
     }
 
     pub(super) fn mark(&mut self, place: u32) {
@@ -264,25 +298,38 @@ impl Correlator {
 
     /// Works out what is marked, parents before children, and says what changed.
     pub(super) fn settle(&mut self, forgetting: bool) -> Vec<Change> {
-        let (mut changes, mut empty) = (Vec::new(), Vec::new());
-        for plan in 0..self.dirty.len() {
-            for place in std::mem::take(&mut self.dirty[plan]) {
+        let (mut changes, mut empty, mut events) = (Vec::new(), Vec::new(), Vec::new());
+        let (rules, own) = (Arc::clone(&self.rules), Arc::clone(&self.own));
+        for number in 0..self.dirty.len() {
+            let plan = rules.plans.get(number).unwrap_or(&own);
+            let mut places = std::mem::take(&mut self.dirty[number]);
+            for (index, place) in places.iter().copied().enumerate() {
+                if index % AHEAD == 0 {
+                    let ahead = &places[index..places.len().min(index + AHEAD)];
+                    self.groups.touch(ahead, <[Point]>::last);
+                }
                 let Some(mut group) = self.groups.take(place) else { continue };
                 group.dirty = false;
-                let (changed, deltas) = self.apply(place, &mut group, forgetting);
+                self.gather(&mut group, &mut events);
+                let (changed, deltas) = self.apply(place, &mut group, plan, &mut events, forgetting);
                 self.tell(&mut group, deltas, &mut changes);
-                let tenant = &mut self.tenants[group.tenant as usize];
-                tenant.entries = tenant.entries + group.len() - group.counted;
-                group.counted = group.len();
+                self.recount(&mut group);
                 if group.is_empty() {
                     empty.push(place);
                 }
                 self.groups.put(place, group);
-                if changed {
-                    self.pass_on(place);
+                if changed && !plan.children.is_empty() {
+                    self.pass_on(place, plan);
+                }
+                if let Some(at) = self.groups.get(place).and_then(|group| self.stands_until(group)) {
+                    self.expires(place, at);
                 }
             }
+            places.clear();
+            self.dirty[number] = places;
         }
+        self.waiting.clear();
+        self.waiting.shrink_to(WAITING);
         for place in empty {
             if self.groups.get(place).is_some_and(Group::is_empty)
                 && let Some(group) = self.groups.remove(place)
@@ -293,30 +340,54 @@ impl Correlator {
         changes
     }
 
+    /// Collects a group's events that wait.
+    fn gather(&self, group: &mut Group, events: &mut Vec<Point>) {
+        events.clear();
+        let mut next = std::mem::replace(&mut group.waiting, NONE);
+        while let Some((point, after)) = self.waiting.get(next as usize) {
+            events.push(*point);
+            next = *after;
+        }
+    }
+
+    /// Counts a group's events for its tenant.
+    pub(super) fn recount(&mut self, group: &mut Group) {
+        let tenant = &mut self.tenants[group.tenant as usize];
+        tenant.entries = tenant.entries + group.len() - group.counted;
+        group.counted = group.len();
+    }
+
     /// Works one group out: whether its episodes changed, and what to tell of it.
-    fn apply(&mut self, place: u32, group: &mut Group, forgetting: bool) -> (bool, Vec<Delta>) {
-        let rules = Arc::clone(&self.rules);
-        let own = Arc::clone(&self.own);
-        let plan = rules.plans.get(group.plan as usize).unwrap_or(&own);
+    fn apply(
+        &mut self,
+        place: u32,
+        group: &mut Group,
+        plan: &Plan,
+        events: &mut Vec<Point>,
+        forgetting: bool,
+    ) -> (bool, Vec<Delta>) {
         let parents = self.parents(group, plan);
         let changed = std::mem::take(&mut group.changed);
         match &mut group.state {
             State::Sliding(sliding) => {
-                let deltas = sliding.apply(plan, &mut self.numbers);
+                let deltas = sliding.apply(plan, events, &mut self.numbers, &mut self.tally);
                 (changed || !deltas.is_empty(), deltas)
             }
             State::Recomputed(recomputed) => {
-                let floor = self.cutoff.saturating_add(self.options.max_skew);
-                let clock = Clock { now: self.now, floor, lateness: self.options.allowed_lateness };
                 let before = recomputed.due;
-                let (differs, deltas) =
-                    recomputed.apply(plan, &parents, clock, forgetting, &mut self.numbers);
+                let given = Given { events, parents: &parents, clock: self.clock(), forgetting };
+                let (differs, deltas) = recomputed.apply(plan, given, &mut self.numbers);
                 if let Some(due) = recomputed.due.filter(|due| Some(*due) != before) {
                     self.due.push(Reverse((due, place)));
                 }
                 (changed || differs, deltas)
             }
         }
+    }
+
+    pub(super) fn clock(&self) -> Clock {
+        let floor = self.cutoff.saturating_add(self.options.max_skew);
+        Clock { now: self.now, floor, lateness: self.options.allowed_lateness }
     }
 
     /// The episodes that are inputs of a group.
@@ -340,10 +411,9 @@ impl Correlator {
     }
 
     /// Marks the groups that a group's episodes are inputs of.
-    fn pass_on(&mut self, place: u32) {
+    fn pass_on(&mut self, place: u32, plan: &Plan) {
         let rules = Arc::clone(&self.rules);
         let Some(group) = self.groups.get(place) else { return };
-        let Some(plan) = rules.plans.get(group.plan as usize) else { return };
         let (tenant, has_episodes) = (group.tenant, group.has_episodes());
         let keys: Vec<String> = plan.children.iter().map(|chain| pick(&group.key, &chain.group)).collect();
         let newest = group.newest;
@@ -399,6 +469,11 @@ impl Correlator {
         };
         Identity { tenant, rule, revision, correlation: correlation.is_some(), group }
     }
+}
+
+fn horizon(rules: &Correlations, own: &Plan, options: &Options) -> i64 {
+    let reach = rules.plans.iter().map(|plan| plan.reach).fold(own.reach, i64::max);
+    reach.saturating_add(options.allowed_lateness).saturating_add(options.max_skew)
 }
 
 /// The event's values of some fields as a key; whether it has them all.

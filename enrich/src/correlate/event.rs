@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
-use inosec_schemas::TenantId;
+use inosec_schemas::{StoredThreatEvent, TenantId};
 use uuid::Uuid;
 
 /// A threat event as far as correlation looks at it. Times are microseconds since 1970, UTC.
@@ -28,6 +28,31 @@ pub struct ThreatEvent<'a> {
     pub fields: Vec<(&'a str, &'a str)>,
 }
 
+impl<'a> From<&'a StoredThreatEvent> for ThreatEvent<'a> {
+    /// Its fields are those its rule keeps, and its columns by their names.
+    fn from(event: &'a StoredThreatEvent) -> Self {
+        let kept = event.fields.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let columns = [
+            ("host_name", event.host_name.as_deref()),
+            ("user_name", event.user_name.as_deref()),
+            ("src_ip", event.src_ip.as_deref()),
+            ("dst_ip", event.dst_ip.as_deref()),
+            ("signature", Some(event.signature.as_str())),
+        ];
+        let columns = columns.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        Self {
+            tenant: event.tenant,
+            id: event.id,
+            rule: event.rule(),
+            time: event.detected_at,
+            arrival: event.ingested_at,
+            severity: event.severity_id,
+            host: event.host_name.as_deref(),
+            fields: kept.chain(columns).collect(),
+        }
+    }
+}
+
 /// Settings of a correlator. Lengths of time are in microseconds.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -48,7 +73,7 @@ pub struct Options {
 }
 
 /// Where a tenant differs.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TenantOptions {
     /// Its own [`Options::alert_severity`].
     pub alert_severity: Option<i16>,

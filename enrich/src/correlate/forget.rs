@@ -2,18 +2,47 @@
 
 use std::sync::Arc;
 
-use super::correlator::Correlator;
+use super::correlator::{AHEAD, Correlator};
 use super::event::Change;
-use super::group::State;
+use super::group::{Group, State};
+use super::points::Point;
 
 impl Correlator {
-    /// Drops everything that arrived before `cutoff`.
-    pub(super) fn forget(&mut self, cutoff: i64, changes: &mut Vec<Change>) {
-        let places: Vec<u32> = self.groups.iter().map(|(place, _)| place).collect();
-        for place in places {
-            self.forget_in(place, cutoff, changes);
+    /// Drops everything that arrived before the horizon.
+    pub(super) fn forget(&mut self, changes: &mut Vec<Change>) {
+        let later = self.expiring.split_off(&self.cutoff.div_euclid(self.step));
+        for (at, places) in std::mem::replace(&mut self.expiring, later) {
+            for (index, place) in places.iter().copied().enumerate() {
+                if index % AHEAD == 0 {
+                    let ahead = &places[index..places.len().min(index + AHEAD)];
+                    self.groups.touch(ahead, <[Point]>::first);
+                }
+                let Some(group) = self.groups.get_mut(place).filter(|group| group.expires == at) else {
+                    continue;
+                };
+                group.expires = i64::MAX;
+                self.forget_in(place, self.cutoff, changes);
+                self.look_again(place);
+            }
         }
         changes.extend(self.settle(true));
+    }
+
+    /// Has a group looked at when the horizon next takes something of it.
+    pub(super) fn look_again(&mut self, place: u32) {
+        let Some(group) = self.groups.get(place) else { return };
+        let oldest = group.points().oldest(self.options.max_skew);
+        let stands = self.stands_until(group);
+        if let Some(at) = oldest.into_iter().chain(stands).min() {
+            self.expires(place, at);
+        }
+    }
+
+    /// Where the horizon is when a group has to be worked out again, though it lost no event.
+    pub(super) fn stands_until(&self, group: &Group) -> Option<i64> {
+        let State::Recomputed(recomputed) = &group.state else { return None };
+        let reach = self.plan(group.plan).reach_in.saturating_add(self.options.max_skew);
+        (recomputed.since < i64::MAX).then(|| recomputed.since.saturating_sub(reach))
     }
 
     /// Brings tenants back within their limits: the groups whose last event is oldest go.
@@ -61,33 +90,39 @@ impl Correlator {
         changes.extend(self.settle(true));
     }
 
-    /// Drops a group's events that arrived before and marks it; how many are left.
+    /// Drops a group's events that arrived before and has it looked at if that matters; how many are left.
     fn forget_in(&mut self, place: u32, cutoff: i64, changes: &mut Vec<Change>) -> usize {
         let Some(mut group) = self.groups.take(place) else { return 0 };
-        let mut forgot = true;
-        let plan = self.plan(group.plan);
-        let deltas = match &mut group.state {
+        let rules = Arc::clone(&self.rules);
+        let own = Arc::clone(&self.own);
+        let plan = rules.plans.get(group.plan as usize).unwrap_or(&own);
+        let before = group.len();
+        // No event's time is further beyond its arrival.
+        let limit = cutoff.saturating_add(self.options.max_skew);
+        let (mut deltas, mut matters) = (Vec::new(), false);
+        match &mut group.state {
             State::Sliding(sliding) => {
-                let deltas = sliding.forget(plan, cutoff);
-                forgot = deltas.is_some();
-                deltas.unwrap_or_default()
+                if let Some(gone) = sliding.forget(plan, (cutoff, limit), &mut self.tally) {
+                    (deltas, matters) = (gone, !plan.children.is_empty());
+                    group.changed = true;
+                }
             }
             State::Recomputed(recomputed) => {
-                recomputed.points.forget(cutoff);
+                recomputed.points.forget(cutoff, limit);
                 if cutoff == i64::MAX {
                     recomputed.parents.clear();
                 }
-                Vec::new()
+                matters = cutoff != self.cutoff || !recomputed.stands(plan, self.clock());
             }
-        };
-        self.tell(&mut group, deltas, changes);
-        if forgot {
-            group.changed = matches!(group.state, State::Sliding(_));
-            group.forget_texts();
         }
-        let left = group.len();
+        self.tell(&mut group, deltas, changes);
+        if group.len() < before {
+            group.forget_texts();
+            self.recount(&mut group);
+        }
+        let (left, empty) = (group.len(), group.is_empty());
         self.groups.put(place, group);
-        if forgot {
+        if matters || empty {
             self.mark(place);
         }
         left

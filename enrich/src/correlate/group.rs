@@ -16,6 +16,9 @@ use super::whole::{Parental, Recomputed};
 /// Between the values of a key; values can't hold it, because PostgreSQL's text can't.
 const BETWEEN: char = '\0';
 
+/// No event.
+pub(super) const NONE: u32 = u32::MAX;
+
 /// A group.
 #[derive(Debug)]
 pub(super) struct Group {
@@ -25,6 +28,10 @@ pub(super) struct Group {
     pub(super) key: Box<str>,
     /// When the latest of its events arrived.
     pub(super) newest: i64,
+    /// The first of its events that wait; [`NONE`] if none does.
+    pub(super) waiting: u32,
+    /// With what the horizon moves past it is looked at again.
+    pub(super) expires: i64,
     /// Whether it is to be looked at.
     pub(super) dirty: bool,
     /// Whether its episodes changed besides.
@@ -41,27 +48,23 @@ pub(super) struct Group {
 #[derive(Debug)]
 pub(super) enum State {
     Sliding(Sliding),
-    Recomputed(Recomputed),
+    Recomputed(Box<Recomputed>),
 }
 
-#[derive(Debug, Default)]
-struct Texts {
-    numbers: HashMap<Box<str>, i64, foldhash::fast::RandomState>,
-    last: i64,
-}
+/// Numbers from 1 on.
+type Texts = HashMap<Box<str>, i64, foldhash::fast::RandomState>;
 
 impl Group {
     pub(super) fn new(tenant: u32, plan: u32, key: &str, of: &Plan) -> Self {
-        let state = if of.slides() {
-            State::Sliding(Sliding::default())
-        } else {
-            State::Recomputed(Recomputed::default())
-        };
+        let state =
+            if of.slides() { State::Sliding(Sliding::default()) } else { State::Recomputed(Box::default()) };
         Self {
             tenant,
             plan,
             key: key.into(),
             newest: i64::MIN,
+            waiting: NONE,
+            expires: i64::MAX,
             dirty: false,
             changed: false,
             counted: 0,
@@ -71,7 +74,14 @@ impl Group {
         }
     }
 
-    pub(super) fn points(&mut self) -> &mut Points {
+    pub(super) fn points(&self) -> &Points {
+        match &self.state {
+            State::Sliding(sliding) => &sliding.points,
+            State::Recomputed(recomputed) => &recomputed.points,
+        }
+    }
+
+    pub(super) fn points_mut(&mut self) -> &mut Points {
         match &mut self.state {
             State::Sliding(sliding) => &mut sliding.points,
             State::Recomputed(recomputed) => &mut recomputed.points,
@@ -79,10 +89,7 @@ impl Group {
     }
 
     pub(super) fn len(&self) -> usize {
-        match &self.state {
-            State::Sliding(sliding) => sliding.points.len(),
-            State::Recomputed(recomputed) => recomputed.points.len(),
-        }
+        self.points().len()
     }
 
     pub(super) fn has_episodes(&self) -> bool {
@@ -105,12 +112,12 @@ impl Group {
         match kind {
             Kind::ValueCount => {
                 let texts = self.texts.get_or_insert_default();
-                if let Some(number) = texts.numbers.get(text) {
+                if let Some(number) = texts.get(text) {
                     return Some(*number);
                 }
-                texts.last += 1;
-                texts.numbers.insert(text.into(), texts.last);
-                Some(texts.last)
+                let number = texts.len() as i64 + 1;
+                texts.insert(text.into(), number);
+                Some(number)
             }
             Kind::ValueSum => decimal::parse(text).filter(|value| *value >= 0),
             Kind::ValueAvg | Kind::ValuePercentile(_) => decimal::parse(text),
@@ -118,11 +125,20 @@ impl Group {
         }
     }
 
-    /// Drops the texts that no event has any more.
+    /// Drops the texts that no event has any more, once they are most, and numbers the others anew.
     pub(super) fn forget_texts(&mut self) {
-        let Some(mut texts) = self.texts.take() else { return };
+        let most = 2 * self.len();
+        let Some(mut texts) = self.texts.take_if(|texts| texts.len() > most) else { return };
         let live: HashSet<i64> = self.points().as_slice().iter().map(|point| point.value).collect();
-        texts.numbers.retain(|_, number| live.contains(number));
+        texts.retain(|_, number| live.contains(number));
+        texts.shrink_to_fit();
+        let mut numbers = HashMap::with_capacity(texts.len());
+        for (number, old) in (1..).zip(texts.values_mut()) {
+            numbers.insert(std::mem::replace(old, number), number);
+        }
+        for value in self.points_mut().values_mut() {
+            *value = numbers.get(value).copied().unwrap_or_default();
+        }
         self.texts = Some(texts);
     }
 

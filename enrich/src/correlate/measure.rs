@@ -1,7 +1,5 @@
 //! What is measured in a window: kept up to date while a window slides, or worked out at once.
 
-use hashbrown::HashMap;
-
 use super::decimal::ONE;
 use super::rule::Kind;
 
@@ -20,12 +18,19 @@ pub(super) struct Input {
 pub(super) struct Tally {
     kind: Kind,
     total: i128,
-    distinct: HashMap<i64, u32, foldhash::fast::RandomState>,
+    /// By rule, or by the number that stands for a text: those are dense in each group.
+    counts: Vec<u32>,
 }
 
 impl Tally {
     pub(super) fn new(kind: Kind) -> Self {
-        Self { kind, total: 0, distinct: HashMap::default() }
+        Self { kind, total: 0, counts: Vec::new() }
+    }
+
+    /// Begins another measure. What was added must have been removed again.
+    pub(super) fn begin(&mut self, kind: Kind) {
+        debug_assert!(self.total == 0, "nothing is left in a tally");
+        self.kind = kind;
     }
 
     pub(super) fn add(&mut self, slot: u16, value: i64) {
@@ -33,31 +38,31 @@ impl Tally {
             Kind::EventCount => self.total += ONE,
             Kind::ValueSum => self.total += i128::from(value),
             _ => {
-                let count = self.distinct.entry(self.what(slot, value)).or_default();
-                *count += 1;
-                self.total += if *count == 1 { ONE } else { 0 };
+                let what = self.what(slot, value);
+                if what >= self.counts.len() {
+                    self.counts.resize(what + 1, 0);
+                }
+                self.counts[what] += 1;
+                self.total += if self.counts[what] == 1 { ONE } else { 0 };
             }
         }
     }
 
+    /// Of what was added.
     pub(super) fn remove(&mut self, slot: u16, value: i64) {
         match self.kind {
             Kind::EventCount => self.total -= ONE,
             Kind::ValueSum => self.total -= i128::from(value),
             _ => {
                 let what = self.what(slot, value);
-                let Some(count) = self.distinct.get_mut(&what) else { return };
-                *count -= 1;
-                if *count == 0 {
-                    self.distinct.remove(&what);
-                    self.total -= ONE;
-                }
+                self.counts[what] -= 1;
+                self.total -= if self.counts[what] == 0 { ONE } else { 0 };
             }
         }
     }
 
-    fn what(&self, slot: u16, value: i64) -> i64 {
-        if self.kind == Kind::Temporal { i64::from(slot) } else { value }
+    fn what(&self, slot: u16, value: i64) -> usize {
+        if self.kind == Kind::Temporal { usize::from(slot) } else { value.unsigned_abs() as usize }
     }
 
     /// In millionths.

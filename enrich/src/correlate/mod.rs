@@ -30,4 +30,4 @@ pub use event::{
 };
 pub use resolve::Correlations;
 pub use rule::{Alias, Condition, Correlation, Kind, Operator};
-pub use stored::{Row, Stored};
+pub use stored::stored;

@@ -126,6 +126,11 @@ impl Correlations {
         self.plans.iter().map(|plan| &plan.rule)
     }
 
+    /// The ids of the detection rules that some correlation refers to.
+    pub fn detections(&self) -> impl Iterator<Item = &str> {
+        self.feeds.keys().map(String::as_str)
+    }
+
     /// The fields that threat events of a detection rule must carry for correlation, in order of names.
     #[must_use]
     pub fn fields_for(&self, rule_id: &str) -> Vec<&str> {

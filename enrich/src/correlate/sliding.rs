@@ -21,6 +21,8 @@ use super::rule::Kind;
 pub(super) struct Span {
     first: i64,
     last: i64,
+    /// Its members.
+    count: usize,
     pub(super) number: u64,
 }
 
@@ -32,32 +34,42 @@ pub(super) struct Sliding {
 }
 
 /// A span to be, and the spans it takes in.
-struct Merged {
+struct Merged<'a> {
     first: i64,
     last: i64,
-    old: Vec<Span>,
+    old: &'a [Span],
 }
 
 impl Sliding {
-    /// Takes in the events that wait.
-    pub(super) fn apply(&mut self, plan: &Plan, numbers: &mut Numbers) -> Vec<Delta> {
+    /// Takes in events, of which only the new remain.
+    pub(super) fn apply(
+        &mut self,
+        plan: &Plan,
+        events: &mut Vec<Point>,
+        numbers: &mut Numbers,
+        tally: &mut Tally,
+    ) -> Vec<Delta> {
         let window = plan.rule.timespan;
-        let inserted = self.points.absorb();
-        let (Some((low, _)), Some((high, _))) = (inserted.first(), inserted.last()) else {
-            return Vec::new();
-        };
-        let anchors = self.fresh_anchors(plan, &inserted);
+        self.points.absorb(events);
+        let (Some(first), Some(last)) = (events.first(), events.last()) else { return Vec::new() };
+        let mut anchors = Vec::new();
+        self.fresh_anchors(plan, events, tally, &mut anchors);
         // The spans that new anchors can join or new events can be in.
-        let (low, high) = (low.saturating_sub(window), high.saturating_add(window));
+        let (low, high) = (first.time.saturating_sub(window), last.time.saturating_add(window));
         let start = self.spans.partition_point(|span| span.last.saturating_add(window) < low);
         let end = self.spans.partition_point(|span| span.first <= high).max(start);
+        if anchors.is_empty() && start == end {
+            return Vec::new();
+        }
         let merged = merge(&self.spans[start..end], &anchors, window);
         let mut spans = Vec::with_capacity(merged.len());
         let mut deltas = Vec::new();
         for merged in merged {
-            let (number, absorbed) = survivor(&merged.old, numbers);
-            spans.push(Span { first: merged.first, last: merged.last, number });
-            let added = self.added(&merged, &inserted, window);
+            let (number, absorbed) = survivor(merged.old, numbers);
+            let added = self.added(&merged, events, window);
+            let count = merged.old.iter().map(|span| span.count).sum::<usize>() + added.len();
+            let span = Span { first: merged.first, last: merged.last, count, number };
+            spans.push(span);
             if added.is_empty() && absorbed.is_empty() {
                 continue;
             }
@@ -66,48 +78,61 @@ impl Sliding {
                 _ if absorbed.is_empty() => ChangeKind::Grown,
                 _ => ChangeKind::Merged,
             };
-            let (first_seen, last_seen, count) = self.extent(&spans[spans.len() - 1], window);
-            deltas.push(Delta {
-                kind,
-                number,
-                first_seen,
-                last_seen,
-                count,
-                added,
-                removed: Vec::new(),
-                absorbed,
-            });
+            let (first_seen, last_seen, count) = self.extent(&span, window);
+            let removed = Vec::new();
+            deltas.push(Delta { kind, number, first_seen, last_seen, count, added, removed, absorbed });
         }
         self.spans.splice(start..end, spans);
         deltas
     }
 
-    /// Drops what arrived before the horizon and returns the numbers that are gone; none if nothing was
-    /// dropped.
-    pub(super) fn forget(&mut self, plan: &Plan, cutoff: i64) -> Option<Vec<Delta>> {
-        let before: Vec<_> = self.spans.iter().map(|span| self.extent(span, plan.rule.timespan)).collect();
-        if !self.points.forget(cutoff) {
-            return None;
+    /// Drops what arrived before `cutoff`, none of which was at `limit` or later, and returns the numbers
+    /// that are gone; none if nothing was dropped.
+    pub(super) fn forget(
+        &mut self,
+        plan: &Plan,
+        (cutoff, limit): (i64, i64),
+        tally: &mut Tally,
+    ) -> Option<Vec<Delta>> {
+        let window = plan.rule.timespan;
+        let lost = self.points.last_expired(cutoff, limit)?;
+        // Windows that begin later have lost nothing; spans that reach there live on.
+        let touched = self.spans.partition_point(|span| span.first <= lost);
+        let ending = self.spans[..touched].iter().filter(|span| span.last <= lost);
+        let ending: Vec<_> = ending.map(|span| (span.number, self.extent(span, window))).collect();
+        self.points.forget(cutoff, limit);
+        let old: Vec<Span> = self.spans.drain(..touched).collect();
+        let (mut spans, mut anchors) = (Vec::new(), Vec::new());
+        for span in old {
+            // The first anchor that is later is no further away than a window.
+            let end = span.last.min(lost.saturating_add(window));
+            anchors.clear();
+            self.satisfied(plan, self.between(span.first, end), tally, &mut anchors);
+            if span.last > lost {
+                anchors.push(span.last);
+                let next = anchors.partition_point(|anchor| *anchor <= lost);
+                anchors.drain(next + 1..);
+            }
+            let number = span.number;
+            let parts = merge(&[], &anchors, window);
+            for (index, part) in parts.iter().enumerate() {
+                let whole = span.last > lost && index + 1 == parts.len();
+                let last = if whole { span.last } else { part.last };
+                let count = self.between(part.first, last.saturating_add(window)).len();
+                spans.push(Span { first: part.first, last, count, number });
+            }
         }
-        let mut anchors = Vec::new();
-        self.satisfied(plan, 0..self.points.len(), &mut anchors);
-        let old = std::mem::take(&mut self.spans);
-        for Merged { first, last, .. } in merge(&[], &anchors, plan.rule.timespan) {
-            // A satisfied window with fewer events was one with more.
-            let place = old.partition_point(|span| span.last < first);
-            let Some(span) = old.get(place) else { continue };
-            self.spans.push(Span { first, last, number: span.number });
-        }
+        self.spans.splice(..0, spans);
         let lives = |number| self.spans.iter().any(|span| span.number == number);
-        let gone = old.iter().zip(before).filter(|(span, _)| !lives(span.number));
-        Some(gone.map(|(span, extent)| Delta::settled(span.number, extent)).collect())
+        let gone = ending.into_iter().filter(|(number, _)| !lives(*number));
+        Some(gone.map(|(number, extent)| Delta::settled(number, extent)).collect())
     }
 
     /// First and last seen and the number of members.
     pub(super) fn extent(&self, span: &Span, window: i64) -> (i64, i64, usize) {
-        let members = self.members(span, window);
-        let last = members.last().map_or(span.last, |point| point.time);
-        (span.first, last, members.len())
+        let end = self.points.until(span.last.saturating_add(window));
+        let last = end.checked_sub(1).and_then(|last| self.points.as_slice().get(last));
+        (span.first, last.map_or(span.last, |point| point.time), span.count)
     }
 
     pub(super) fn members(&self, span: &Span, window: i64) -> &[Point] {
@@ -134,13 +159,17 @@ impl Sliding {
     }
 
     /// The anchors satisfied among those that new events can have satisfied.
-    fn fresh_anchors(&self, plan: &Plan, inserted: &[(i64, Uuid)]) -> Vec<i64> {
+    fn fresh_anchors(&self, plan: &Plan, inserted: &[Point], tally: &mut Tally, anchors: &mut Vec<i64>) {
         let window = plan.rule.timespan;
-        let mut anchors = Vec::new();
-        let near = |one: &(i64, Uuid), other: &(i64, Uuid)| other.0.saturating_sub(one.0) <= window;
+        let near = |one: &Point, other: &Point| other.time.saturating_sub(one.time) <= window;
         for cluster in inserted.chunk_by(near) {
-            let (low, high) = (cluster[0].0.saturating_sub(window), cluster[cluster.len() - 1].0);
+            let (low, high) = (cluster[0].time.saturating_sub(window), cluster[cluster.len() - 1].time);
             let (mut at, end) = (self.points.from(low), self.points.until(high));
+            if plan.rule.kind == Kind::EventCount {
+                // Only the first so many events of a window make it satisfied.
+                let first = self.points.place(|point| point.key() < cluster[0].key());
+                at = at.max(first.saturating_sub(plan.least - 1));
+            }
             while at < end {
                 let time = self.points.as_slice()[at].time;
                 let next = self.spans.partition_point(|span| span.last < time);
@@ -148,17 +177,16 @@ impl Sliding {
                     Some(span) if span.first <= time => at = self.points.until(span.last),
                     span => {
                         let stop = span.map_or(end, |span| self.points.from(span.first).min(end));
-                        self.satisfied(plan, at..stop, &mut anchors);
+                        self.satisfied(plan, at..stop, tally, anchors);
                         at = stop;
                     }
                 }
             }
         }
-        anchors
     }
 
     /// The times of events in a range at which a satisfied window begins.
-    fn satisfied(&self, plan: &Plan, range: Range<usize>, anchors: &mut Vec<i64>) {
+    fn satisfied(&self, plan: &Plan, range: Range<usize>, tally: &mut Tally, anchors: &mut Vec<i64>) {
         let (points, window) = (self.points.as_slice(), plan.rule.timespan);
         let ends = |point: &Point| point.time.saturating_add(window);
         match plan.rule.kind {
@@ -180,8 +208,9 @@ impl Sliding {
                 }
             }
             kind => {
-                let (mut tally, mut end) = (Tally::new(kind), range.start);
-                for anchor in &points[range] {
+                tally.begin(kind);
+                let mut end = range.start;
+                for anchor in &points[range.clone()] {
                     while let Some(point) = points.get(end).filter(|point| point.time <= ends(anchor)) {
                         tally.add(point.slot, point.value);
                         end += 1;
@@ -191,20 +220,23 @@ impl Sliding {
                     }
                     tally.remove(anchor.slot, anchor.value);
                 }
+                points[range.end..end].iter().for_each(|point| tally.remove(point.slot, point.value));
             }
         }
     }
 
     /// The members of a span to be that the spans it takes in didn't have.
-    fn added(&self, merged: &Merged, inserted: &[(i64, Uuid)], window: i64) -> Vec<Uuid> {
+    fn added(&self, merged: &Merged<'_>, inserted: &[Point], window: i64) -> Vec<Uuid> {
         let mut added = Vec::new();
         let mut from = merged.first;
-        for span in &merged.old {
+        for span in merged.old {
             let end = span.last.saturating_add(window);
-            added.extend(self.ids(self.between(from, span.first - 1)));
-            let start = inserted.partition_point(|(time, _)| *time < span.first);
-            let stop = inserted.partition_point(|(time, _)| *time <= end);
-            added.extend(inserted[start..stop].iter().map(|(_, id)| *id));
+            if from < span.first {
+                added.extend(self.ids(self.between(from, span.first - 1)));
+            }
+            let start = inserted.partition_point(|point| point.time < span.first);
+            let stop = inserted.partition_point(|point| point.time <= end);
+            added.extend(inserted[start..stop].iter().map(|point| point.id));
             from = end.saturating_add(1);
         }
         added.extend(self.ids(self.between(from, merged.last.saturating_add(window))));
@@ -227,23 +259,29 @@ fn input(point: &Point) -> Input {
 }
 
 /// Joins spans and new anchors, both in order, that are no further apart than a window.
-fn merge(spans: &[Span], anchors: &[i64], window: i64) -> Vec<Merged> {
-    let mut merged: Vec<Merged> = Vec::new();
-    let (mut spans, mut anchors) = (spans.iter().peekable(), anchors.iter().peekable());
+fn merge<'a>(spans: &'a [Span], anchors: &[i64], window: i64) -> Vec<Merged<'a>> {
+    let mut merged: Vec<Merged<'a>> = Vec::new();
+    let (mut span, mut anchor, mut taken) = (0, 0, 0);
     loop {
-        let span = spans.next_if(|span| anchors.peek().is_none_or(|anchor| span.first <= **anchor));
-        let (first, last) = match (span, span.is_none().then(|| anchors.next()).flatten()) {
-            (Some(span), _) => (span.first, span.last),
-            (None, Some(anchor)) => (*anchor, *anchor),
-            (None, None) => return merged,
+        let (first, last) = match (spans.get(span), anchors.get(anchor)) {
+            (Some(next), other) if other.is_none_or(|other| next.first <= *other) => {
+                span += 1;
+                (next.first, next.last)
+            }
+            (_, Some(next)) => {
+                anchor += 1;
+                (*next, *next)
+            }
+            (_, None) => return merged,
         };
         match merged.last_mut() {
             Some(before) if first <= before.last.saturating_add(window) => {
                 before.last = before.last.max(last);
-                before.old.extend(span);
+                before.old = &spans[taken - before.old.len()..span];
             }
-            _ => merged.push(Merged { first, last, old: span.copied().into_iter().collect() }),
+            _ => merged.push(Merged { first, last, old: &spans[taken..span] }),
         }
+        taken = span;
     }
 }
 

@@ -7,12 +7,12 @@ use uuid::Uuid;
 
 use super::diff::{self, Delta, Numbers, Whole};
 use super::measure::{Input, Order, Tally, of_window};
-use super::points::Points;
+use super::points::{Point, Points};
 use super::resolve::Plan;
 use super::rule::Kind;
 
 /// The group's state.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Recomputed {
     pub(super) points: Points,
     /// The groups whose episodes are inputs.
@@ -20,6 +20,30 @@ pub(super) struct Recomputed {
     pub(super) episodes: Vec<Whole>,
     /// When the next window is decided.
     pub(super) due: Option<i64>,
+    /// The earliest moment that the episodes depend on.
+    pub(super) since: i64,
+}
+
+/// What episodes are worked out from.
+pub(super) struct Given<'a> {
+    /// New events.
+    pub(super) events: &'a mut Vec<Point>,
+    pub(super) parents: &'a [Parental],
+    pub(super) clock: Clock,
+    /// Whether only the horizon or a limit took something.
+    pub(super) forgetting: bool,
+}
+
+impl Default for Recomputed {
+    fn default() -> Self {
+        Self {
+            points: Points::default(),
+            parents: BTreeSet::new(),
+            episodes: Vec::new(),
+            due: None,
+            since: i64::MAX,
+        }
+    }
 }
 
 /// An episode that is an input.
@@ -52,13 +76,16 @@ impl Recomputed {
     pub(super) fn apply(
         &mut self,
         plan: &Plan,
-        parents: &[Parental],
-        clock: Clock,
-        forgetting: bool,
+        given: Given<'_>,
         numbers: &mut Numbers,
     ) -> (bool, Vec<Delta>) {
-        self.points.absorb();
+        let Given { events, parents, clock, forgetting } = given;
+        self.points.absorb(events);
+        if !plan.has_parents && !forgetting && self.wait(plan, events.first(), clock) {
+            return (false, Vec::new());
+        }
         let parts = self.parts(plan, parents, clock);
+        let first = parts.iter().map(|part| part.input.since).min();
         let mut episodes = if plan.monotone {
             sliding(plan, &parts)
         } else {
@@ -66,10 +93,32 @@ impl Recomputed {
             self.due = due;
             episodes
         };
+        // Whether a window is whole depends on where it begins.
+        let first = if plan.has_parents { first } else { episodes.first().map(|episode| episode.since) };
+        let begin =
+            |first: i64| if plan.monotone { first } else { first - first.rem_euclid(plan.rule.timespan) };
+        self.since = first.map_or(i64::MAX, begin);
         let deltas = diff::diff(&self.episodes, &mut episodes, forgetting, numbers);
         let changed = self.episodes != episodes;
         self.episodes = episodes;
         (changed, deltas)
+    }
+
+    /// Whether nothing is to be decided yet: the first new event is of a window that comes later.
+    fn wait(&mut self, plan: &Plan, first: Option<&Point>, clock: Clock) -> bool {
+        let window = plan.rule.timespan;
+        let decision = first.map(|first| decision(first.time.div_euclid(window), window, clock));
+        let next = self.due.into_iter().chain(decision).min();
+        let waits = next.is_none_or(|next| next > clock.now);
+        if waits {
+            self.due = next;
+        }
+        waits
+    }
+
+    /// Whether the episodes stay as they are with what the horizon leaves.
+    pub(super) fn stands(&self, plan: &Plan, clock: Clock) -> bool {
+        self.since >= clock.floor.saturating_add(plan.reach_in)
     }
 
     /// The inputs, by `until`.
@@ -219,7 +268,7 @@ fn decided(plan: &Plan, parts: &[Part<'_>], clock: Clock) -> (Vec<Whole>, Option
     let (mut episodes, mut due, mut last) = (Vec::<Whole>::new(), None, None);
     for (number, mut parts) in windows {
         let start = number.saturating_mul(window);
-        let decision = start.saturating_add(window).saturating_add(clock.lateness);
+        let decision = decision(number, window, clock);
         if start < clock.floor.saturating_add(plan.reach_in) {
             continue;
         }
@@ -249,6 +298,11 @@ fn decided(plan: &Plan, parts: &[Part<'_>], clock: Clock) -> (Vec<Whole>, Option
         }
     }
     (finish(episodes), due)
+}
+
+/// When a window is decided.
+fn decision(number: i64, window: i64, clock: Clock) -> i64 {
+    number.saturating_add(1).saturating_mul(window).saturating_add(clock.lateness)
 }
 
 fn finish(mut episodes: Vec<Whole>) -> Vec<Whole> {

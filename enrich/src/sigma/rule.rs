@@ -60,6 +60,18 @@ impl Level {
             Self::Critical => "critical",
         }
     }
+
+    /// In OCSF.
+    #[must_use]
+    pub fn severity_id(self) -> i16 {
+        match self {
+            Self::Informational => 1,
+            Self::Low => 2,
+            Self::Medium => 3,
+            Self::High => 4,
+            Self::Critical => 5,
+        }
+    }
 }
 
 /// A detection rule.

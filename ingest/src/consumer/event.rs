@@ -45,6 +45,14 @@ pub enum Event {
         /// One past the last.
         high: i64,
     },
+    /// These partitions were read to their ends: as soon as the table has them at these offsets, all that
+    /// Kafka took into them before `at` is stored.
+    AtEnd {
+        /// Topic, partition, position.
+        partitions: Vec<(Arc<Topic>, i32, i64)>,
+        /// In microseconds UTC.
+        at: i64,
+    },
     /// The broker delivers something that can't be read (a wrong checksum, an unknown compression).
     /// Stopped; answer with `Resume` at the same offset to try again, or behind it to skip.
     Unreadable {

@@ -246,6 +246,13 @@ impl Partitions {
         }
     }
 
+    /// The partitions that were read to where they end, with their positions.
+    pub(crate) fn at_end(&self) -> Vec<(Arc<Topic>, i32, i64)> {
+        let at_end =
+            self.slots.iter().filter(|(_, slot)| slot.state == State::Running && slot.place.next >= slot.end);
+        at_end.map(|(key, slot)| (Arc::clone(self.topic(*key)), key.1, slot.place.next)).collect()
+    }
+
     /// A list of partitions, as librdkafka takes it.
     pub(crate) fn list(&self, keys: impl Iterator<Item = Key>) -> TopicPartitionList {
         let mut list = TopicPartitionList::new();

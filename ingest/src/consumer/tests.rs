@@ -142,6 +142,7 @@ impl Rig {
                 Event::Revoked { partition, .. } => self.seen.push(("revoked", partition)),
                 Event::Unreadable { partition, .. } => self.seen.push(("unreadable", partition)),
                 Event::Fault { why, .. } => self.faults.push(why),
+                Event::AtEnd { .. } => {}
             }
         }
     }

@@ -30,17 +30,18 @@ pub(crate) fn push(
         Column::Text(values) => values.push(self::text(text, value, spec, scratch)?),
         Column::Json(values) => {
             scratch.clear();
-            match value {
-                Value::Nested(at) => write_json(tape, at, scratch),
-                other => write_scalar(other, scratch),
-            }
+            write_value(value, tape, scratch);
             if scratch.len() > spec.cap as usize {
                 return Err(Misfit);
             }
             values.push(Some(Slice::append(text, scratch.as_bytes())));
         }
         Column::TextList(values) => {
-            list(value, tape, scratch)?;
+            if spec.name == "techniques" {
+                techniques(value, tape, scratch);
+            } else {
+                list(value, tape, scratch)?;
+            }
             values.push(Some(Slice::append(text, scratch.as_bytes())));
         }
         Column::Bytes(values) => match value {
@@ -176,7 +177,51 @@ fn list(value: Value<'_>, tape: &[Node<'_>], scratch: &mut String) -> Result<(),
     Ok(())
 }
 
-/// Writes a scalar as JSON does, but texts without quotes.
+/// The ATT&CK techniques among what is said, each ended by NUL: `T1059.001`, `attack.t1059.001`, or
+/// several in one text. Rules are tagged with much besides.
+fn techniques(value: Value<'_>, tape: &[Node<'_>], scratch: &mut String) {
+    scratch.clear();
+    let mut texts = |value: Value<'_>| {
+        let Value::Text(text) = value else { return };
+        for word in text.split(|c: char| !c.is_ascii_alphanumeric() && c != '.') {
+            let word = word.rsplit_once("attack.").map_or(word, |(_, tag)| tag);
+            if is_technique(word.as_bytes()) {
+                scratch.push('T');
+                scratch.push_str(&word[1..]);
+                scratch.push('\0');
+            }
+        }
+    };
+    let Value::Nested(at) = value else { return texts(value) };
+    let Node::Array { len, .. } = tape[at] else { return };
+    let mut place = at + 1;
+    for _ in 0..len {
+        texts(value_at(tape, place));
+        place += width(&tape[place]);
+    }
+}
+
+/// `T`, four digits, and perhaps a dot and three more.
+fn is_technique(word: &[u8]) -> bool {
+    let digits = |text: &[u8]| text.iter().all(u8::is_ascii_digit);
+    match word {
+        [b'T' | b't', rest @ ..] if rest.len() == 4 => digits(rest),
+        [b'T' | b't', rest @ ..] if rest.len() == 8 => {
+            digits(&rest[..4]) && rest[4] == b'.' && digits(&rest[5..])
+        }
+        _ => false,
+    }
+}
+
+/// Writes a value as JSON that `jsonb` accepts.
+pub(crate) fn write_value(value: Value<'_>, tape: &[Node<'_>], out: &mut String) {
+    match value {
+        Value::Nested(at) => write_json(tape, at, out),
+        other => write_scalar(other, out),
+    }
+}
+
+/// Writes a scalar as JSON does.
 pub(crate) fn write_scalar(value: Value<'_>, out: &mut String) {
     match value {
         Value::Null | Value::Nested(_) => out.push_str("null"),

@@ -27,6 +27,10 @@ pub(crate) enum Make {
     Slot(u16),
     /// From a table, keyed by the slots' values.
     Lookup { slots: Vec<u16>, map: Map<Box<str>, Box<str>>, default: Option<Box<str>> },
+    /// A JSON object of the slots' values.
+    Members(Vec<(Box<str>, u16)>),
+    /// An id made of the slots' values.
+    Id(Vec<u16>),
     /// The format says nothing of it.
     Nothing,
 }
@@ -258,6 +262,10 @@ impl Slots<'_> {
                 map: map.iter().map(|(key, value)| (key.as_str().into(), value.as_str().into())).collect(),
                 default: default.as_deref().map(Into::into),
             },
+            Source::Members(members) => Make::Members(
+                members.iter().map(|(name, paths)| (name.as_str().into(), self.add(paths))).collect(),
+            ),
+            Source::Id(parts) => Make::Id(parts.iter().map(|paths| self.add(paths)).collect()),
         }
     }
 

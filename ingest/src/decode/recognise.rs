@@ -29,8 +29,8 @@ impl Needs {
 enum Question {
     /// The member is there and not null.
     Present(Path),
-    /// It is one of these texts.
-    Equals(Path, Vec<String>),
+    /// One of them is one of these texts.
+    Equals(Vec<Path>, Vec<String>),
 }
 
 /// The questions of a stream's formats, being collected.
@@ -56,8 +56,9 @@ impl Questions {
         for path in &condition.none {
             self.ask(Question::Present(path.clone()), &mut needs.none, names);
         }
-        for (path, texts) in &condition.equals {
-            self.ask(Question::Equals(Path::from(path.clone()), texts.clone()), &mut needs.all, names);
+        for (paths, texts) in &condition.equals {
+            let paths = paths.split('|').map(|path| Path::from(path.to_owned())).collect();
+            self.ask(Question::Equals(paths, texts.clone()), &mut needs.all, names);
         }
         needs
     }
@@ -66,8 +67,13 @@ impl Questions {
         let known = self.asked.iter().position(|known| *known == question);
         let bit = known.unwrap_or_else(|| {
             let bit = u8::try_from(self.asked.len()).expect("formats ask at most 256 different things");
-            let (Question::Present(path) | Question::Equals(path, _)) = &question;
-            self.by_name.extend(names.ask(path).map(|name| (name, bit)));
+            let paths = match &question {
+                Question::Present(path) => std::slice::from_ref(path),
+                Question::Equals(paths, _) => paths,
+            };
+            for path in paths {
+                self.by_name.extend(names.ask(path).map(|name| (name, bit)));
+            }
             self.asked.push(question);
             bit.into()
         });

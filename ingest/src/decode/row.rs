@@ -30,6 +30,8 @@ pub(crate) struct RowContext<'a> {
 pub(crate) struct Sink<'a> {
     pub(crate) rows: &'a mut Rows,
     pub(crate) detections: &'a mut Rows,
+    /// The detections whose id is their sender's.
+    pub(crate) named: &'a mut Vec<u32>,
     pub(crate) mismatches: &'a mut u64,
 }
 
@@ -51,12 +53,22 @@ pub(crate) fn add(
 ) -> Result<(), Reject> {
     one(&chosen.format.name, &chosen.format.plan, record, context, sink.rows, sink.mismatches, scratch)?;
     if let Some(plan) = chosen.detection {
-        let added =
-            one(&chosen.format.name, plan, record, context, sink.detections, sink.mismatches, scratch);
-        // The event is stored in any case; that it is no sound detection is only counted.
-        *sink.mismatches += u64::from(added.is_err());
+        let place = sink.detections.len() as u32;
+        match one(&chosen.format.name, plan, record, context, sink.detections, sink.mismatches, scratch) {
+            Ok(Named::BySender) => sink.named.push(place),
+            Ok(Named::ByPlace) => {}
+            // The event is stored in any case; that it is no sound detection is only counted.
+            Err(_) => *sink.mismatches += 1,
+        }
     }
     Ok(())
+}
+
+/// Where a row's id comes from, if it has one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Named {
+    BySender,
+    ByPlace,
 }
 
 /// Adds a row, or leaves the rows as they were.
@@ -68,13 +80,13 @@ fn one(
     rows: &mut Rows,
     mismatches: &mut u64,
     scratch: &mut Scratch,
-) -> Result<(), Reject> {
+) -> Result<Named, Reject> {
     let (length, text) = (rows.len(), rows.text.len());
     let mut row = Row { format, plan, record, context, rows, mismatches, scratch, times: Times::default() };
     match row.fill() {
-        Ok(()) => {
+        Ok(named) => {
             row.rows.message.push(context.index);
-            Ok(())
+            Ok(named)
         }
         Err(reject) => {
             rows.columns.iter_mut().for_each(|column| column.resize(length));
@@ -102,7 +114,7 @@ struct Row<'r, 'c> {
 }
 
 impl<'r> Row<'r, '_> {
-    fn fill(&mut self) -> Result<(), Reject> {
+    fn fill(&mut self) -> Result<Named, Reject> {
         let Self { record, plan, context, .. } = *self;
         capture(record, context.hits, &plan.targets, plan.slots, &mut self.scratch.captures);
         self.times = self.times();
@@ -116,8 +128,20 @@ impl<'r> Row<'r, '_> {
                 Make::Slot(slot) => self.slot(*slot),
                 Make::Lookup { slots, map, default } => {
                     self.key(slots);
-                    let found = map.get(self.scratch.key.as_str()).or(default.as_ref());
+                    self.scratch.key.make_ascii_lowercase();
+                    let key = self.scratch.key.as_str();
+                    let found = map.get(key).or(default.as_ref());
+                    *self.mismatches += u64::from(found.is_none() && key.bytes().any(|byte| byte != b'/'));
                     found.map(|text| Value::Text(text))
+                }
+                Make::Members(members) => {
+                    self.members(*position, members);
+                    continue;
+                }
+                Make::Id(slots) => {
+                    let id = self.id_of(slots);
+                    self.uuid(*position, id.unwrap_or_default());
+                    continue;
                 }
             };
             match value {
@@ -126,10 +150,7 @@ impl<'r> Row<'r, '_> {
             }
         }
         // A detection's id is made of what other columns hold.
-        if let Some(position) = self.plan.id {
-            self.identify(position);
-        }
-        Ok(())
+        Ok(self.plan.id.map_or(Named::ByPlace, |position| self.identify(position)))
     }
 
     fn slot(&self, slot: u16) -> Option<Value<'r>> {
@@ -137,7 +158,7 @@ impl<'r> Row<'r, '_> {
         (capture.rank != u16::MAX).then(|| self.record.value(capture.at))
     }
 
-    /// The parts of a look-up's key, joined by `/`, in ASCII lower case.
+    /// The parts of a key, joined by `/`.
     fn key(&mut self, slots: &[u16]) {
         let mut key = std::mem::take(&mut self.scratch.key);
         key.clear();
@@ -151,8 +172,47 @@ impl<'r> Row<'r, '_> {
                 Some(other) => convert::write_scalar(other, &mut key),
             }
         }
-        key.make_ascii_lowercase();
         self.scratch.key = key;
+    }
+
+    /// The id of the slots' values, if all of them are there.
+    fn id_of(&mut self, slots: &[u16]) -> Option<Uuid> {
+        let said = |slot: &u16| !matches!(self.slot(*slot), None | Some(Value::Nested(_)));
+        let complete = slots.iter().all(said);
+        self.key(slots);
+        let named = format!("{}:{}", self.format, self.scratch.key);
+        complete.then(|| derived_id(self.context.tenant, &named, Uuid::nil()))
+    }
+
+    /// An object of the members that are there. Those beyond the column's cap are left out: the raw
+    /// message has them.
+    fn members(&mut self, position: usize, members: &[(Box<str>, u16)]) {
+        let cap = self.rows.stream.columns[position].cap as usize;
+        let mut text = std::mem::take(&mut self.scratch.text);
+        text.clear();
+        for (name, slot) in members {
+            let Some(value) = self.slot(*slot) else { continue };
+            let before = text.len();
+            text.push(if before == 0 { '{' } else { ',' });
+            convert::write_string(name, &mut text);
+            text.push(':');
+            convert::write_value(value, self.record.tape(), &mut text);
+            if text.len() >= cap {
+                text.truncate(before);
+            }
+        }
+        if !text.is_empty() {
+            text.push('}');
+            let slice = self.rows.push_text(text.as_bytes());
+            self.rows.end_of(position).push_slice(Some(slice));
+        }
+        self.scratch.text = text;
+    }
+
+    /// Whether the record is a detection besides being an event. Of an event that is stored anyway,
+    /// the detection is worth having without what can't be read.
+    fn is_implied(&self) -> bool {
+        self.rows.stream.name != self.context.topic.stream.name
     }
 
     /// What the event says of its time, and the time it is stored under.
@@ -182,7 +242,9 @@ impl<'r> Row<'r, '_> {
     /// A value doesn't fit: null where the stream allows it.
     fn misfit(&mut self, position: usize, absent: Absent) -> Result<(), Reject> {
         let spec = &self.rows.stream.columns[position];
-        let lenient = self.rows.stream.mismatch == Mismatch::Null && (!spec.required || is_vocabulary(spec));
+        let forgiving = self.rows.stream.mismatch == Mismatch::Null || self.is_implied();
+        let dispensable = !spec.required || is_vocabulary(spec) || matches!(absent, Absent::Fill(_));
+        let lenient = forgiving && dispensable;
         // A document that is merely too long is no reason to lose the row.
         if lenient || (spec.kind == Kind::Json && !spec.required) {
             *self.mismatches += 1;
@@ -216,10 +278,14 @@ impl<'r> Row<'r, '_> {
         match fill {
             Fill::Ts => self.timestamp(position, Some(self.times.storage)),
             Fill::EventTime => {
-                if self.times.event.is_none() && self.rows.stream.columns[position].required {
-                    return Err(Reject::new(Reason::MissingTime, "it doesn't say when it happened"));
+                let mut time = self.times.event;
+                if time.is_none() && self.rows.stream.columns[position].required {
+                    if !self.is_implied() {
+                        return Err(Reject::new(Reason::MissingTime, "it doesn't say when it happened"));
+                    }
+                    time = Some(self.times.storage);
                 }
-                self.timestamp(position, self.times.event);
+                self.timestamp(position, time);
             }
             Fill::ArrivedAt => self.timestamp(position, Some(message.arrived_at)),
             Fill::Tenant => self.uuid(position, tenant.0),
@@ -277,12 +343,12 @@ impl<'r> Row<'r, '_> {
     }
 
     /// The sender's id if the message has one, else one made of tenant, rule and event.
-    fn identify(&mut self, position: usize) {
+    fn identify(&mut self, position: usize) -> Named {
         let row = self.rows.len();
         if let Column::Uuid(values) = &self.rows.columns[position]
             && values.get(row).copied().flatten().is_some_and(|id| !id.is_nil())
         {
-            return;
+            return Named::BySender;
         }
         let rule = self.rows.stream.column("rule_id");
         let rule = rule.filter(|rule| self.rows.columns[*rule].len() > row);
@@ -293,5 +359,6 @@ impl<'r> Row<'r, '_> {
             values.truncate(row);
             values.push(Some(id));
         }
+        Named::ByPlace
     }
 }

@@ -2,6 +2,7 @@ CREATE TABLE IF NOT EXISTS inosec.threat_events (
     id uuid NOT NULL,
     tenant_id uuid NOT NULL,
     alert_id uuid,
+    late boolean,
     signature text COLLATE "C" NOT NULL,
     severity_id smallint NOT NULL,
     detected_at timestamptz NOT NULL,

@@ -180,6 +180,7 @@ impl Case {
             messages: self.messages(&stream),
             rows: self.rows(stream, &of(&[Fate::Row, Fate::Detection])),
             detections: self.rows(detections, &of(&[Fate::Detection])),
+            named: Vec::new(),
             suppressed: Vec::new(),
             dead: dead.collect(),
             epoch: 1,
@@ -392,6 +393,16 @@ proptest! {
         } else {
             prop_assert_eq!(&sealed.counts, &case.counts(&ordered));
             prop_assert_eq!(&sealed.hosts, &case.hosts(&ordered));
+            // Detections that repeat others are left out, and nothing else changes.
+            let found = &sealed.batch.detections;
+            let (frames, counts) = sealed.detections_kept(&keep[..found.len()]);
+            let is_kept = |index: usize| keep[found.message.iter().position(|message| *message as usize == index).unwrap()];
+            let kept: Vec<_> = marks(&sealed.detections).into_iter().filter(|(index, _)| is_kept(*index)).collect();
+            let counted = counts.iter().filter(|count| count.stream == "findings").map(|count| count.events).sum::<i64>();
+            prop_assert_eq!(counted, kept.len() as i64);
+            prop_assert_eq!(marks(&frames), kept);
+            let of_rows = |counts: &[Count]| counts.iter().filter(|count| count.stream == "things").cloned().collect::<Vec<_>>();
+            prop_assert_eq!(of_rows(&counts), of_rows(&sealed.counts));
         }
         let mut partitions = BTreeSet::new();
         for event in ordered.iter().map(|index| &case.events[*index]) {

@@ -102,7 +102,9 @@ impl Plan {
         let (parsed, optional) = match (&args.rules[..], config.rules.is_empty()) {
             ([], false) => {
                 let rules::Configured { mut parsed, optional } = super::configured(config)?;
-                rules::add(&files, &placeholders, &mut parsed)?;
+                let known = |file: &Path| parsed.rules.iter().any(|rule| Path::new(&rule.origin.0) == file);
+                let others: Vec<PathBuf> = files.into_iter().filter(|file| !known(file)).collect();
+                rules::add(&others, &placeholders, &mut parsed)?;
                 (parsed, optional)
             }
             ([], true) if files.is_empty() => (super::configured(config)?.parsed, HashSet::new()),
@@ -166,23 +168,23 @@ impl Plan {
             TenantRule { tenant: TENANT, enabled, ..rule }
         });
         let ruleset = Ruleset::new(&files, &catalog.classes(), &own.collect::<Vec<_>>(), None)?;
-        // A correlation that isn't meant may lack rules now; those that are resolve.
-        let (union, _) = Correlations::new(&files.correlations, &files.rules);
+        // A correlation that isn't meant may lack rules now; those that are meant resolve.
         for problem in ruleset.problems().iter().filter(|problem| problem.file.starts_with("tenant_rules")) {
             output.note(&format!("left out: {problem}"));
         }
         let limits = rules::limits(config);
         let detections = Detections::new(Arc::new(ruleset), catalog, limits, geo, databases::now())?;
-        let folds = correlations.into_iter().zip(folds.into_iter().map(Episodes::new)).collect();
+        let options = databases::correlate_options(config);
+        let folds = folds.into_iter().map(|fold| Episodes::new(fold, options.clone()));
+        let folds = correlations.into_iter().zip(folds).collect();
         let matched = rules.into_iter().map(|rule| (rule.id.clone(), Tally::of(&rule))).collect();
-        Ok(Run { detections, union, matched, folds, seen: HashMap::new(), events: 0, missing: 0 })
+        Ok(Run { detections, matched, folds, seen: HashMap::new(), events: 0, missing: 0 })
     }
 }
 
 /// A backtest under way.
 struct Run {
     detections: Detections,
-    union: Correlations,
     /// Of the rules that are meant, by id.
     matched: BTreeMap<String, Tally>,
     folds: Vec<(Correlation, Episodes)>,
@@ -211,16 +213,16 @@ impl Run {
             Some(Event { source: 0, number: hit.seq, arrived_at: hit.ts, message })
         });
         self.missing += hits.iter().filter(|hit| hit.message.is_none()).count() as u64;
-        let detected = self.detections.detect(found, &self.union);
+        let detected = self.detections.detect(found);
         for (_, episodes) in &mut self.folds {
             episodes.add(&detected);
         }
-        for Detected { id, rule, time, host, user, .. } in detected {
-            if let Some(tally) = self.matched.get_mut(&rule) {
-                tally.add(time, host.iter(), user.iter());
+        for Detected { event, .. } in detected {
+            if let Some(tally) = self.matched.get_mut(event.rule()) {
+                tally.add(event.detected_at, event.host_name.iter(), event.user_name.iter());
             }
             if !self.folds.is_empty() {
-                self.seen.insert(id, (host, user));
+                self.seen.insert(event.id, (event.host_name, event.user_name));
             }
         }
     }

@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::databases;
 use crate::event_file::Lines;
 use crate::pipeline::geo;
-use crate::rules::{self, Detections, Episode, Episodes};
+use crate::rules::{self, Detected, Detections, Episode, Episodes};
 
 /// Detects in lines of events and folds what it finds.
 pub struct Correlating {
@@ -80,7 +80,7 @@ impl Correlating {
         let rules = Arc::new(correlations);
         Ok(Some(Self {
             detections: Detections::new(Arc::clone(ruleset), catalog, limits, geo, databases::now())?,
-            episodes: Episodes::new(Arc::clone(&rules)),
+            episodes: Episodes::new(Arc::clone(&rules), databases::correlate_options(config)),
             rules,
             members: HashMap::new(),
             titles: HashMap::new(),
@@ -90,12 +90,12 @@ impl Correlating {
     /// Takes lines of a file.
     pub fn add(&mut self, file: usize, lines: &Lines) {
         let source = i32::try_from(file).unwrap_or(i32::MAX);
-        let detected = self.detections.run(lines, source, &self.rules);
+        let detected = self.detections.run(lines, source);
         self.episodes.add(&detected);
-        for one in detected {
-            let (rule, line) = (Arc::from(one.rule.as_str()), lines.number(one.index));
-            self.members.insert(one.id, Member { rule, file, line });
-            self.titles.entry(one.rule).or_insert(one.title);
+        for Detected { index, event } in detected {
+            let (rule, line) = (Arc::from(event.rule()), lines.number(index));
+            self.members.insert(event.id, Member { rule, file, line });
+            self.titles.entry(event.rule().to_owned()).or_insert(event.signature);
         }
     }
 

@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use inosec_enrich::correlate::Options;
 use inosec_enrich::{Correlation, Correlations, Rule};
 
 use super::case::Case;
@@ -56,9 +57,9 @@ impl Tester<'_> {
     }
 
     fn case(&mut self, rule: &Correlation, alone: &Arc<Correlations>, case: &Case) -> Result<(), String> {
-        let detected = self.detections.run(&case.events()?, 0, alone);
+        let detected = self.detections.run(&case.events()?, 0);
         let of = alone.detections_of(&rule.id);
-        if !detected.iter().any(|one| of.contains(&one.rule.as_str())) {
+        if !detected.iter().any(|one| of.contains(&one.event.rule())) {
             return Err("it proves nothing, no rule that the correlation refers to fires".to_owned());
         }
         let episodes = fold(alone, &rule.id, [detected.as_slice()]);
@@ -89,7 +90,7 @@ fn fold<'a>(
     id: &str,
     batches: impl IntoIterator<Item = &'a [Detected]>,
 ) -> Vec<Episode> {
-    let mut episodes = Episodes::new(Arc::clone(rules));
+    let mut episodes = Episodes::new(Arc::clone(rules), Options::default());
     batches.into_iter().for_each(|batch| episodes.add(batch));
     let mut episodes = episodes.finish();
     episodes.retain(|episode| episode.of.rule == id && episode.of.correlation);

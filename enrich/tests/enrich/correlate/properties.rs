@@ -1,13 +1,14 @@
 //! Whatever the order, batches, repetition or restart: the episodes are those of the definitions.
 
 use std::collections::{BTreeMap, BTreeSet};
-
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
 use inosec_enrich::Correlator;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
+use proptest::test_runner::RngSeed;
 
 use super::reference::{Event, Measure, Rule, SECOND, Setting};
 use super::support::{self, LOW, Reader};
@@ -180,10 +181,17 @@ fn batches<'a>(events: &'a [Event], sizes: &[usize]) -> Vec<&'a [Event]> {
     batches
 }
 
-/// Thousands of cases, or as many as `PROPTEST_CASES` says.
+/// Thousands of cases, far more with `INOSEC_SOAK=full`. The seed is shown with what fails, and given back as
+/// `INOSEC_SEED`.
 fn config() -> ProptestConfig {
-    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(3_000);
-    ProptestConfig { cases, max_shrink_iters: 4_000, ..ProptestConfig::default() }
+    let variable = |name: &str| std::env::var(name).ok();
+    let soak = variable("INOSEC_SOAK").is_some_and(|value| value == "full");
+    let given = variable("INOSEC_SEED").and_then(|seed| seed.parse().ok());
+    let seed = given.unwrap_or_else(|| std::hash::RandomState::new().hash_one("seed"));
+    let cases = if soak { 200_000 } else { 3_000 };
+    eprintln!("{cases} cases, INOSEC_SEED={seed}");
+    let rng_seed = RngSeed::Fixed(seed);
+    ProptestConfig { cases, rng_seed, max_shrink_iters: 4_000, ..ProptestConfig::default() }
 }
 
 proptest! {
@@ -273,6 +281,66 @@ proptest! {
             correlator.advance(now * SECOND);
             (at, setting.now) = (next, now);
             prop_assert_eq!(support::episodes(&correlator), setting.episodes(&events[..at]), "at {}", now);
+        }
+    }
+
+    /// Time goes on, and at some moment a standby takes over: rebuilt from events beyond the horizon too, in
+    /// whatever order and by a clock that is behind, it is then given what comes, and some of what it had.
+    /// From there on it holds what one that never crashed holds.
+    #[test]
+    fn a_standby_takes_over(
+        events in events(60, 60),
+        mut setting in setting(0),
+        steps in vec(1..60i64, 2..12),
+        crash in 0..8usize,
+        older in 0..200i64,
+        behind in 0..100i64,
+        again in vec(any::<prop::sample::Index>(), 0..10),
+        sizes in vec(1..8usize, 1..4),
+        backwards in any::<bool>(),
+    ) {
+        let mut events = events;
+        events.iter_mut().for_each(|event| event.arrival *= 4);
+        events.iter_mut().for_each(|event| event.time *= 4);
+        events.sort_by_key(|event| event.arrival);
+        let rules = support::correlations(&setting.rules);
+        let mut never_crashed = Correlator::new(Arc::clone(&rules), support::options(&setting));
+        let mut standby = None;
+        let (mut now, mut at) = (-50, 0);
+        let crash = crash % (steps.len() - 1);
+        for (number, step) in steps.into_iter().enumerate() {
+            now += step;
+            let next = events.partition_point(|event| event.arrival < now).max(at);
+            let mut batch = events[at..next].to_vec();
+            never_crashed.insert(&support::threat_events(&batch));
+            never_crashed.advance(now * SECOND);
+            if let Some(standby) = &mut standby {
+                let standby: &mut Correlator = standby;
+                batch.extend(again.iter().filter(|_| next > 0).map(|again| events[again.index(next)].clone()));
+                for batch in batches(&batch, &sizes) {
+                    standby.insert(&support::threat_events(batch));
+                }
+                standby.advance(now * SECOND);
+            } else if number == crash {
+                let since = never_crashed.cutoff() - older * SECOND;
+                let mut stored: Vec<Event> = events[..next].to_vec();
+                stored.retain(|event| event.arrival * SECOND >= since);
+                if backwards {
+                    stored.reverse();
+                }
+                let stored = support::threat_events(&stored);
+                let clock = (now - behind) * SECOND;
+                let mut rebuilt = Correlator::rebuild(Arc::clone(&rules), support::options(&setting), &stored, clock);
+                rebuilt.advance(now * SECOND);
+                standby = Some(rebuilt);
+            }
+            (at, setting.now) = (next, now);
+            let right = setting.episodes(&events[..at]);
+            prop_assert_eq!(support::episodes(&never_crashed), right.clone(), "at {}", now);
+            if let Some(standby) = &standby {
+                prop_assert_eq!(support::episodes(standby), right, "after the crash, at {}", now);
+                prop_assert_eq!(standby.size(), never_crashed.size(), "nothing else is kept, at {}", now);
+            }
         }
     }
 }

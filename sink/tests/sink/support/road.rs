@@ -118,7 +118,16 @@ pub fn decode(messages: Messages, directory: &Directory) -> Batch {
             }
         }
     }
-    Batch { messages, rows, detections, suppressed: Vec::new(), dead, epoch: directory.epoch, mismatches: 0 }
+    Batch {
+        messages,
+        rows,
+        detections,
+        named: Vec::new(),
+        suppressed: Vec::new(),
+        dead,
+        epoch: directory.epoch,
+        mismatches: 0,
+    }
 }
 
 fn attribute(

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod detections;
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -86,13 +88,13 @@ fn extract(lines: &[u8]) -> String {
 }
 
 fn decode(lines: &[&[u8]]) -> Rows {
-    let batch = decode_any(lines);
+    let batch = decode_any("agent_logs", lines);
     let reasons: Vec<_> = batch.dead.iter().take(5).collect();
     assert!(batch.dead.is_empty(), "dead letters: {reasons:?}");
     batch.rows
 }
 
-fn decode_any(lines: &[&[u8]]) -> Batch {
+fn decode_any(stream: &str, lines: &[&[u8]]) -> Batch {
     let catalog = Catalog::embedded().unwrap();
     let tenant = TenantId(uuid::Uuid::from_u128(7));
     let topic = Arc::new(Topic {
@@ -100,7 +102,7 @@ fn decode_any(lines: &[&[u8]]) -> Batch {
         name: "t".to_owned(),
         id: None,
         key: 1,
-        stream: Arc::clone(&catalog.streams["agent_logs"]),
+        stream: Arc::clone(&catalog.streams[stream]),
         tenant: TenantSource::Fixed(tenant),
         event_ids: EventIds::new("c", "t", None),
     });
@@ -138,7 +140,7 @@ proptest! {
             messages.push(message);
         }
         let lines: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
-        let batch = decode_any(&lines);
+        let batch = decode_any("agent_logs", &lines);
         prop_assert_eq!(batch.rows.len() + batch.dead.len(), lines.len());
         let mut seen: Vec<u32> = batch.rows.message.iter().copied().chain(batch.dead.iter().map(|dead| dead.message)).collect();
         seen.sort_unstable();
@@ -165,7 +167,7 @@ fn a_country_s_name_is_not_cut_to_a_code() {
         )
     };
     let events = ["DE", "Germany", "Österreich"].map(event);
-    let batch = decode_any(&events.each_ref().map(String::as_bytes));
+    let batch = decode_any("agent_logs", &events.each_ref().map(String::as_bytes));
     assert!(batch.dead.is_empty(), "{:?}", batch.dead);
     let column = batch.rows.stream.column("src_country").unwrap();
     let countries = [0, 1, 2].map(|row| found(&batch.rows, column, row));
@@ -179,6 +181,9 @@ const SOUND: &[&str] = &[
     r#"{"EventID":4624,"SourceName":"s","EventReceivedTime":"2020-01-01 00:00:00","Hostname":"h","SourcePort":"1","Message":"a\r\nb"}"#,
     r#"{"timestamp":"2022-01-07T10:16:40.480073+0000","event_type":"alert","src_ip":"1.2.3.4","alert":{"signature_id":1,"signature":"s","severity":1}}"#,
     r#"{"Event":{"System":{"EventID":1,"Computer":"c","TimeCreated":{"\u0023attributes":{"SystemTime":"2021-04-22T08:50:53.614492Z"}}}}}"#,
+    r#"{"hostname":"n","priority":"Notice","rule":"r","time":"2026-01-01T00:00:00Z","tags":["T1059"],"uuid":"00000000-0000-4000-8000-000000000001","output_fields":{"fd.cip":"1.2.3.4","user.name":null}}"#,
+    r#"{"timestamp":"2026-01-01T00:00:00.000+0000","id":"1.2","rule":{"level":3,"description":"d","id":"1","mitre":{"id":["T1110"]}},"agent":{"id":"1","name":"a"},"manager":{"name":"m"},"data":{"srcip":"1.2.3.4"}}"#,
+    r#"{"winlog":{"event_id":1116,"provider_name":"Microsoft-Windows-Windows Defender","event_data":{"Threat Name":"t","Severity ID":"5","Path":"p"}}}"#,
     "Mar 27 13:06:56 web1 sshd[1]: Failed password for root from 10.0.0.7 port 4022 ssh2",
     "<165>1 2003-10-11T22:14:15.003Z host app - ID47 [a@1 iut=\"3\"] text",
     "type=SYSCALL msg=audit(1604996384.965:93777): arch=c000003e syscall=59 success=yes exe=2F62696E key=(null)",

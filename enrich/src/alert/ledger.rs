@@ -1,0 +1,425 @@
+//! Which alert each live episode is, and what is to be written about it.
+
+use std::collections::{BTreeMap, HashSet};
+
+use hashbrown::HashMap;
+use inosec_schemas::{Alert, AlertChange, AlertWrites, MemberKey, StoredThreatEvent, Suppression, TenantId};
+use uuid::Uuid;
+
+use super::content;
+use crate::correlate::{Change, ChangeKind, Correlation, Correlations, Episode, Summary};
+
+/// Threat events by tenant and id, to look up what joins an alert.
+pub type Events = HashMap<(TenantId, Uuid), StoredThreatEvent>;
+
+/// The alerts of live episodes.
+#[derive(Debug)]
+pub struct Ledger {
+    rules: HashMap<String, Correlation>,
+    alerts: HashMap<Uuid, Live>,
+    /// The alert of each episode.
+    numbers: HashMap<u64, Uuid>,
+    /// Makes alerts' ids.
+    new_id: fn() -> Uuid,
+    /// What happened since it was last asked, by tenant and alert.
+    changed: BTreeMap<(Uuid, Uuid), AlertChange>,
+    writes: AlertWrites,
+}
+
+#[derive(Debug)]
+struct Live {
+    alert: Alert,
+    /// How many episodes are this alert: several if the horizon forgot the middle.
+    episodes: usize,
+}
+
+impl Ledger {
+    /// One for a correlator that holds nothing.
+    #[must_use]
+    pub fn new(rules: &Correlations, new_id: fn() -> Uuid) -> Self {
+        Self {
+            rules: rules.rules().map(|rule| (rule.id.clone(), rule.clone())).collect(),
+            alerts: HashMap::new(),
+            numbers: HashMap::new(),
+            new_id,
+            changed: BTreeMap::new(),
+            writes: AlertWrites::default(),
+        }
+    }
+
+    /// The events of rebuilt episodes that none of these alerts has: [`Ledger::take_over`] wants to know them.
+    #[must_use]
+    pub fn unknown(alerts: &[(Alert, Vec<Uuid>)], episodes: &[Episode]) -> Vec<(TenantId, Uuid)> {
+        let known: HashSet<(Uuid, Uuid)> =
+            alerts.iter().flat_map(|(alert, of)| of.iter().map(|event| (alert.group_id, *event))).collect();
+        let unknown = |episode: &Episode| {
+            let (of, group) = (&episode.summary.of, content::group_id(&episode.summary.of));
+            let unknown = episode.members.iter().filter(|event| !known.contains(&(group, **event)));
+            unknown.map(|event| (of.tenant, *event)).collect::<Vec<_>>()
+        };
+        episodes.iter().flat_map(unknown).collect()
+    }
+
+    /// Finds the alerts of a rebuilt correlator's episodes: those of the same group that share events.
+    /// Alerts that are no episode any more are settled.
+    pub fn take_over(&mut self, alerts: Vec<(Alert, Vec<Uuid>)>, episodes: &[Episode], events: &Events) {
+        let mut members: HashMap<(Uuid, Uuid), Uuid> = HashMap::new();
+        for (alert, of) in alerts {
+            members.extend(of.into_iter().map(|event| ((alert.group_id, event), alert.id)));
+            self.alerts.insert(alert.id, Live { alert, episodes: 0 });
+        }
+        for episode in episodes {
+            let group = content::group_id(&episode.summary.of);
+            let of = |event: &Uuid| members.get(&(group, *event)).copied();
+            let mut known: Vec<Uuid> = episode.members.iter().filter_map(of).collect();
+            known.sort_unstable_by_key(|id| (self.alerts.get(id).map(|live| live.alert.first_seen), *id));
+            known.dedup();
+            let added: Vec<Uuid> =
+                episode.members.iter().filter(|event| of(event).is_none()).copied().collect();
+            let id = known.first().copied().unwrap_or_else(|| self.open(&episode.summary));
+            self.number(episode.number, id);
+            for other in known.into_iter().skip(1) {
+                self.absorb(id, other);
+            }
+            self.add(id, &episode.summary, added, events);
+        }
+        let over: Vec<Uuid> =
+            self.alerts.iter().filter(|(_, live)| live.episodes == 0).map(|(id, _)| *id).collect();
+        for id in over {
+            self.alerts.remove(&id);
+            self.writes.settled.push(id);
+        }
+    }
+
+    /// Takes changes of episodes in. Events that join must be among `events`.
+    pub fn apply(&mut self, changes: Vec<Change>, events: &Events) {
+        for change in changes {
+            match change.kind {
+                ChangeKind::Settled => {
+                    let over = self.end(change.number);
+                    self.writes.settled.extend(over);
+                }
+                ChangeKind::Withdrawn => {
+                    if let Some(id) = self.end(change.number) {
+                        self.withdraw(id);
+                    }
+                }
+                ChangeKind::Opened | ChangeKind::Grown | ChangeKind::Merged | ChangeKind::Shrunk => {
+                    self.go_on(change, events);
+                }
+            }
+        }
+    }
+
+    fn go_on(&mut self, change: Change, events: &Events) {
+        let Change { kind, number, summary, added, removed, absorbed } = change;
+        let id = match self.numbers.get(&number) {
+            Some(id) => *id,
+            None => {
+                let id = self.open(&summary);
+                self.number(number, id);
+                id
+            }
+        };
+        for other in absorbed {
+            let Some(other) = self.numbers.remove(&other) else { continue };
+            if other == id {
+                self.alerts.entry(id).and_modify(|live| live.episodes -= 1);
+            } else {
+                self.absorb(id, other);
+            }
+        }
+        self.add(id, &summary, added, events);
+        if !removed.is_empty() {
+            self.remove(id, &summary, removed);
+        }
+        if kind == ChangeKind::Shrunk
+            && let Some(live) = self.alerts.get_mut(&id)
+        {
+            (live.alert.first_seen, live.alert.last_seen) = (summary.first_seen, summary.last_seen);
+        }
+    }
+
+    fn open(&mut self, summary: &Summary) -> Uuid {
+        let rule = self.rules.get(&summary.of.rule).filter(|_| summary.of.correlation);
+        let seen = (summary.first_seen, summary.last_seen);
+        let alert = content::open((self.new_id)(), &summary.of, rule, seen);
+        let id = alert.id;
+        self.changed.insert((alert.tenant_id, id), AlertChange::Opened);
+        self.alerts.insert(id, Live { alert, episodes: 0 });
+        id
+    }
+
+    fn number(&mut self, number: u64, id: Uuid) {
+        if self.numbers.insert(number, id) != Some(id)
+            && let Some(live) = self.alerts.get_mut(&id)
+        {
+            live.episodes += 1;
+        }
+    }
+
+    /// The younger goes on in the older.
+    fn absorb(&mut self, id: Uuid, other: Uuid) {
+        let Some(gone) = self.alerts.remove(&other) else { return };
+        for of in self.numbers.values_mut().filter(|of| **of == other) {
+            *of = id;
+        }
+        let unwritten = self.changed.remove(&(gone.alert.tenant_id, other)) == Some(AlertChange::Opened);
+        if !unwritten {
+            self.writes.merged.push((other, id));
+        }
+        // An alert that was merged into the one that goes now is merged into the one that stays.
+        for (_, into) in self.writes.merged.iter_mut().filter(|(_, into)| *into == other) {
+            *into = id;
+        }
+        for (alert, _) in self.writes.added.iter_mut().chain(&mut self.writes.own) {
+            if *alert == other {
+                *alert = id;
+            }
+        }
+        if let Some(live) = self.alerts.get_mut(&id) {
+            live.episodes += gone.episodes.saturating_sub(1);
+            content::join(&mut live.alert, &gone.alert);
+            self.mark(id, AlertChange::Absorbed);
+        }
+    }
+
+    fn add(&mut self, id: Uuid, summary: &Summary, added: Vec<Uuid>, events: &Events) {
+        let Some(live) = self.alerts.get_mut(&id) else { return };
+        let alert = &mut live.alert;
+        let before = (alert.first_seen, alert.last_seen);
+        alert.first_seen = alert.first_seen.min(summary.first_seen);
+        alert.last_seen = alert.last_seen.max(summary.last_seen);
+        let grown = !added.is_empty() || before != (alert.first_seen, alert.last_seen);
+        let tenant = summary.of.tenant;
+        for event in added {
+            let known = events.get(&(tenant, event));
+            let key = known.map_or(MemberKey { tenant, id: event, ts: summary.last_seen }, |of| of.key());
+            if let Some(event) = known {
+                content::take(alert, event);
+            }
+            if !alert.correlation {
+                self.writes.own.push((id, key));
+            }
+            self.writes.added.push((id, key));
+        }
+        if grown {
+            self.mark(id, AlertChange::Grown);
+        }
+    }
+
+    fn remove(&mut self, id: Uuid, summary: &Summary, removed: Vec<Uuid>) {
+        let gone: HashSet<Uuid> = removed.into_iter().collect();
+        let tenant = summary.of.tenant;
+        let stays = |(alert, key): &(Uuid, MemberKey)| {
+            *alert != id || key.tenant != tenant || !gone.contains(&key.id)
+        };
+        self.writes.added.retain(stays);
+        self.writes.own.retain(stays);
+        self.writes.removed.extend(gone.iter().map(|event| (id, *event)));
+        self.mark(id, AlertChange::Shrunk);
+    }
+
+    fn mark(&mut self, id: Uuid, change: AlertChange) {
+        let Some(live) = self.alerts.get(&id) else { return };
+        let entry = self.changed.entry((live.alert.tenant_id, id)).or_insert(change);
+        *entry = change.max(*entry);
+    }
+
+    /// An episode is over; so is its alert, unless another episode is the same one. Returns it if so.
+    fn end(&mut self, number: u64) -> Option<Uuid> {
+        let id = self.numbers.remove(&number)?;
+        let live = self.alerts.get_mut(&id)?;
+        live.episodes = live.episodes.saturating_sub(1);
+        (live.episodes == 0).then_some(id)
+    }
+
+    fn withdraw(&mut self, id: Uuid) {
+        let Some(tenant) = self.alerts.get(&id).map(|live| live.alert.tenant_id) else { return };
+        if self.changed.get(&(tenant, id)) == Some(&AlertChange::Opened) {
+            // Nobody has seen it.
+            self.changed.remove(&(tenant, id));
+            self.writes.added.retain(|(alert, _)| *alert != id);
+            self.writes.own.retain(|(alert, _)| *alert != id);
+            self.alerts.remove(&id);
+        } else {
+            self.writes.withdrawn.push(id);
+        }
+    }
+
+    /// The hosts of alerts that changed, for [`Ledger::write`].
+    pub fn hosts(&self) -> impl Iterator<Item = (TenantId, &str)> {
+        let alerts = self.changed.keys().filter_map(|(_, id)| self.alerts.get(id));
+        alerts.flat_map(|live| {
+            let tenant = TenantId(live.alert.tenant_id);
+            live.alert.entities.hosts.iter().map(move |host| (tenant, host.as_str()))
+        })
+    }
+
+    /// The tenants of alerts that changed, for [`Ledger::write`]; one after another, with repeats.
+    pub fn changed_tenants(&self) -> impl Iterator<Item = Uuid> {
+        self.changed.keys().map(|(tenant, _)| *tenant)
+    }
+
+    /// Whether nothing happened since it was last asked.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.changed.is_empty() && self.writes == AlertWrites::default()
+    }
+
+    /// What is to be written of what happened since it was last asked.
+    pub fn write(
+        &mut self,
+        criticality: &HashMap<(TenantId, String), i16>,
+        suppressions: &[Suppression],
+    ) -> AlertWrites {
+        let mut writes = std::mem::take(&mut self.writes);
+        for ((tenant, id), change) in std::mem::take(&mut self.changed) {
+            let Some(Live { alert, .. }) = self.alerts.get_mut(&id) else { continue };
+            let tenant = TenantId(tenant);
+            let of_hosts = alert.entities.hosts.iter();
+            let of_hosts = of_hosts.filter_map(|host| criticality.get(&(tenant, host.clone())).copied());
+            alert.risk_score = content::risk_score(alert, of_hosts.max());
+            let suppression = suppressions.iter().find(|by| content::is_suppressed(alert, by));
+            writes.alerts.push((alert.clone(), change, suppression.map(|by| by.id)));
+        }
+        for id in writes.settled.iter().chain(&writes.withdrawn) {
+            self.alerts.remove(id);
+        }
+        writes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::correlate::Identity;
+
+    const TENANT: TenantId = TenantId(Uuid::from_u128(7));
+
+    fn ledger() -> Ledger {
+        Ledger::new(&Correlations::default(), Uuid::new_v4)
+    }
+
+    fn summary(first_seen: i64, last_seen: i64) -> Summary {
+        let group = vec![("host".to_owned(), "ws1".to_owned())];
+        let of = Identity { tenant: TENANT, rule: "r".to_owned(), revision: None, correlation: false, group };
+        Summary { of: Arc::new(of), first_seen, last_seen, count: 0 }
+    }
+
+    fn change(kind: ChangeKind, number: u64, seen: (i64, i64), added: &[u128], absorbed: &[u64]) -> Change {
+        Change {
+            kind,
+            number,
+            summary: summary(seen.0, seen.1),
+            added: ids(added),
+            removed: Vec::new(),
+            absorbed: absorbed.to_vec(),
+        }
+    }
+
+    fn ids(numbers: &[u128]) -> Vec<Uuid> {
+        numbers.iter().map(|number| Uuid::from_u128(*number)).collect()
+    }
+
+    fn events(numbers: &[u128]) -> Events {
+        let event = |id: &Uuid| {
+            let host_name = Some("ws1".to_owned());
+            let ts = id.as_u128() as i64;
+            let of = StoredThreatEvent::of(TENANT, *id);
+            ((TENANT, *id), StoredThreatEvent { host_name, ts, signature: "s".into(), severity_id: 4, ..of })
+        };
+        ids(numbers).iter().map(event).collect()
+    }
+
+    fn write(ledger: &mut Ledger) -> AlertWrites {
+        ledger.write(&HashMap::new(), &[])
+    }
+
+    #[test]
+    fn an_alert_opens_grows_and_settles() {
+        let (mut ledger, events) = (ledger(), events(&[1, 2]));
+        ledger.apply(vec![change(ChangeKind::Opened, 1, (1, 1), &[1], &[])], &events);
+        let opened = write(&mut ledger);
+        let (alert, kind, _) = &opened.alerts[0];
+        assert_eq!((alert.title.as_str(), *kind, alert.risk_score), ("s", AlertChange::Opened, 65));
+        assert_eq!((opened.added.len(), opened.own[0].1.ts), (1, 1));
+        ledger.apply(vec![change(ChangeKind::Grown, 1, (1, 2), &[2], &[])], &events);
+        let grown = write(&mut ledger);
+        assert_eq!((grown.alerts[0].0.id, grown.alerts[0].0.last_seen), (alert.id, 2));
+        ledger.apply(vec![change(ChangeKind::Settled, 1, (1, 2), &[], &[])], &events);
+        assert_eq!(write(&mut ledger).settled, [alert.id]);
+        assert!(ledger.is_idle() && ledger.alerts.is_empty());
+    }
+
+    #[test]
+    fn the_absorbed_points_to_what_goes_on_whether_written_or_not() {
+        let (mut ledger, events) = (ledger(), events(&[1, 2, 3, 4]));
+        ledger.apply(vec![change(ChangeKind::Opened, 1, (1, 1), &[1], &[])], &events);
+        ledger.apply(vec![change(ChangeKind::Opened, 2, (3, 3), &[3], &[])], &events);
+        let opened = write(&mut ledger);
+        let id = |place: usize| opened.added[place].0;
+        // A third one opens and goes within one transaction: nobody hears of it.
+        ledger.apply(vec![change(ChangeKind::Opened, 3, (4, 4), &[4], &[])], &events);
+        ledger.apply(vec![change(ChangeKind::Merged, 1, (1, 4), &[2], &[2, 3])], &events);
+        let merged = write(&mut ledger);
+        assert_eq!(merged.merged, [(id(1), id(0))]);
+        assert_eq!(merged.alerts.len(), 1);
+        assert_eq!((merged.alerts[0].0.id, merged.alerts[0].1), (id(0), AlertChange::Absorbed));
+        let mut added: Vec<(Uuid, i64)> = merged.added.iter().map(|(alert, of)| (*alert, of.ts)).collect();
+        added.sort_unstable();
+        assert_eq!(added, [(id(0), 2), (id(0), 4)]);
+    }
+
+    #[test]
+    fn what_is_withdrawn_before_anybody_saw_it_is_not_written() {
+        let (mut ledger, events) = (ledger(), events(&[1]));
+        ledger.apply(vec![change(ChangeKind::Opened, 1, (1, 1), &[1], &[])], &events);
+        ledger.apply(vec![change(ChangeKind::Withdrawn, 1, (1, 1), &[], &[])], &events);
+        assert!(ledger.is_idle());
+    }
+
+    #[test]
+    fn a_take_over_finds_alerts_by_their_events() {
+        let (mut before, of_all) = (ledger(), events(&[1, 2, 3, 9]));
+        for (number, event) in [(1, 1), (2, 3), (3, 9)] {
+            let seen = (event as i64, event as i64);
+            before.apply(vec![change(ChangeKind::Opened, number, seen, &[event], &[])], &of_all);
+        }
+        let written = write(&mut before);
+        let alerts = written.alerts.iter().map(|(alert, ..)| {
+            let members = written.added.iter().filter(|(id, _)| *id == alert.id);
+            (alert.clone(), members.map(|(_, key)| key.id).collect())
+        });
+        let of = |event| written.added.iter().find(|(_, key)| key.ts == event).unwrap().0;
+        let episode = Episode { summary: summary(1, 3), members: ids(&[1, 2, 3]), number: 50 };
+        let mut after = ledger();
+        after.take_over(alerts.collect(), &[episode], &of_all);
+        let taken = write(&mut after);
+        assert_eq!((taken.merged, taken.settled), (vec![(of(3), of(1))], vec![of(9)]));
+        assert_eq!(taken.added.len(), 1, "the event that no alert had");
+        after.apply(vec![change(ChangeKind::Grown, 50, (1, 4), &[], &[])], &of_all);
+        assert_eq!(write(&mut after).alerts[0].0.id, of(1));
+    }
+
+    #[test]
+    fn two_episodes_of_one_alert_are_one_until_both_are_over() {
+        let (mut before, of_all) = (ledger(), events(&[1, 9]));
+        before.apply(vec![change(ChangeKind::Opened, 1, (1, 9), &[1, 9], &[])], &of_all);
+        let alert = write(&mut before).alerts.remove(0).0;
+        let halves = [1, 9].map(|event| Episode {
+            summary: summary(event as i64, event as i64),
+            members: ids(&[event]),
+            number: event as u64,
+        });
+        let mut after = ledger();
+        after.take_over(vec![(alert.clone(), ids(&[1, 9]))], &halves, &of_all);
+        assert!(after.is_idle());
+        after.apply(vec![change(ChangeKind::Settled, 1, (1, 1), &[], &[])], &of_all);
+        assert!(after.is_idle());
+        after.apply(vec![change(ChangeKind::Settled, 9, (9, 9), &[], &[])], &of_all);
+        assert_eq!(write(&mut after).settled, [alert.id]);
+    }
+}

@@ -1,0 +1,105 @@
+//! What makes alerts of threat events, as the file says it: `[correlate]`, and which roles a process has.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::units::Span;
+use super::{Correlate, Role};
+
+/// Few agents keep events back for longer.
+const ALLOWED_LATENESS: Duration = Duration::from_hours(1);
+/// After an hour of silence what a rule finds on a host is another story.
+const GAP: Duration = Duration::from_hours(1);
+/// A year: every event of it would be kept in mind.
+const LONGEST: Duration = Duration::from_hours(366 * 24);
+/// With a million entries about 100 MB for one tenant.
+const MAX_GROUPS: usize = 100_000;
+const MAX_ENTRIES: usize = 1_000_000;
+
+/// How serious a threat event is, as rules write it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AlertLevel {
+    /// OCSF severity 1.
+    Informational,
+    /// 2
+    Low,
+    /// 3
+    Medium,
+    /// 4
+    #[default]
+    High,
+    /// 5
+    Critical,
+}
+
+impl AlertLevel {
+    /// OCSF.
+    #[must_use]
+    pub fn severity_id(self) -> i16 {
+        self as i16 + 1
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawCorrelate {
+    allowed_lateness: Option<Span>,
+    gap: Option<Span>,
+    alert_level: AlertLevel,
+    max_groups: Option<usize>,
+    max_entries: Option<usize>,
+    alerts_topic: Option<String>,
+}
+
+impl RawCorrelate {
+    pub(super) fn check(self, faults: &mut Vec<String>) -> Correlate {
+        let mut span = |name: &str, span: Option<Span>, default: Duration| {
+            let span = span.map_or(default, |span| span.0);
+            if span > LONGEST {
+                faults.push(format!("correlate.{name}: at most {}", Span(LONGEST)));
+            }
+            span
+        };
+        let allowed_lateness = span("allowed_lateness", self.allowed_lateness, ALLOWED_LATENESS);
+        let gap = span("gap", self.gap, GAP);
+        let mut count = |name: &str, count: Option<usize>, default: usize| {
+            let count = count.unwrap_or(default);
+            if count == 0 {
+                faults.push(format!("correlate.{name}: at least 1"));
+            }
+            count
+        };
+        let max_groups = count("max_groups", self.max_groups, MAX_GROUPS);
+        let max_entries = count("max_entries", self.max_entries, MAX_ENTRIES);
+        if self.alerts_topic.as_deref() == Some("") {
+            faults.push("correlate.alerts_topic is empty: name a topic, or leave it out".to_owned());
+        }
+        let alerts_topic = self.alerts_topic;
+        Correlate {
+            allowed_lateness,
+            gap,
+            alert_level: self.alert_level,
+            max_groups,
+            max_entries,
+            alerts_topic,
+        }
+    }
+}
+
+/// Reads `roles`; all, if nothing is said.
+pub(super) fn check_roles(roles: Option<Vec<String>>, faults: &mut Vec<String>) -> Vec<Role> {
+    let Some(names) = roles else { return Role::ALL.to_vec() };
+    let mut roles = Vec::new();
+    for name in &names {
+        match Role::ALL.into_iter().find(|role| role.name() == name) {
+            Some(role) => roles.push(role),
+            None => faults.push(format!("roles: {name:?} is none: ingest, correlate")),
+        }
+    }
+    if names.is_empty() {
+        faults.push("roles: name at least one of ingest, correlate".to_owned());
+    }
+    roles
+}
