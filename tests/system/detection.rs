@@ -14,7 +14,7 @@ use crate::events;
 use crate::oracle::OracleRule;
 use crate::support::database::Database;
 use crate::support::kafka::{self, Ledger, Producer};
-use crate::support::process::{Running, Setup};
+use crate::support::process::{INGEST_ONLY, Running, Setup};
 use crate::support::servers::Store;
 use crate::support::{Random, calm, corpus, eventually};
 
@@ -107,7 +107,7 @@ async fn threat_events_are_the_oracles_whatever_is_killed() {
     let arena = Arena::new("detections", Store::Timescale, &rules).await;
     let tenants = [add_tenant(&arena.setup, "one"), add_tenant(&arena.setup, "other")];
     let full = std::env::var("INOSEC_SOAK").as_deref() == Ok("full");
-    let mut inosec = arena.setup.spawn(&[]);
+    let mut inosec = arena.setup.spawn(INGEST_ONLY);
     let producer = Producer::new();
     let kills = if full { 40 } else { 4 };
     for part in sample.chunks(sample.len().div_ceil(kills)) {
@@ -116,7 +116,7 @@ async fn threat_events_are_the_oracles_whatever_is_killed() {
         }
         tokio::time::sleep(Duration::from_millis(2_000 + random.below(2_500))).await;
         inosec.kill();
-        inosec = arena.setup.spawn(&[]);
+        inosec = arena.setup.spawn(INGEST_ONLY);
     }
     let ledger = producer.ledger();
     wait_consumed(&arena.database, &ledger, &inosec).await;

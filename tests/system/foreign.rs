@@ -8,7 +8,7 @@ use crate::conservation::{add_tenant, check_counts, wait_consumed};
 use crate::support::calm;
 use crate::support::database::Database;
 use crate::support::kafka::{self, Producer};
-use crate::support::process::Setup;
+use crate::support::process::{INGEST_ONLY, Setup};
 use crate::support::servers::Store;
 
 const PARTITIONS: i32 = 2;
@@ -125,7 +125,7 @@ async fn inside_agent_logs(store: Store) {
     let tenants = [add_tenant(setup, "one"), add_tenant(setup, "other")];
     let messages = [falco(Some(Uuid::from_u128(7))), falco(None), wazuh(10), wazuh(0), defender(), eve()];
     let producer = Producer::new();
-    let mut inosec = setup.start(&[]);
+    let mut inosec = setup.start(INGEST_ONLY);
     for round in 0..3 {
         for message in &messages {
             for tenant in tenants {

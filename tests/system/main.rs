@@ -8,6 +8,7 @@ mod bad_input;
 mod bounded;
 mod commands;
 mod conservation;
+mod correlation;
 mod database_faults;
 mod detection;
 mod exactly_once;
@@ -27,3 +28,7 @@ mod events;
 #[path = "../../enrich/tests/enrich/oracle/mod.rs"]
 #[expect(dead_code, reason = "the engine's own tests use all of it")]
 mod oracle;
+/// Correlation by its definitions.
+#[path = "../../enrich/tests/enrich/correlate/reference.rs"]
+#[expect(dead_code, reason = "the correlator's own tests use all of it")]
+mod reference;

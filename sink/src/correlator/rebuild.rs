@@ -47,7 +47,7 @@ impl Leader {
         // Each comparison leaves partitions out: what arrived since is stored no earlier than this.
         let sql = format!(
             "WITH queued AS MATERIALIZED (
-                SELECT tenant_id, id FROM inosec.correlation_queue, unnest(tenants, ids) AS q (tenant_id, id)
+                SELECT q.tenant_id, q.id FROM inosec.correlation_queue, unnest(tenants, ids) AS q (tenant_id, id)
             )
             SELECT {COLUMNS} FROM inosec.threat_events AS e
             WHERE e.ts >= $2 AND e.ingested_at >= $1

@@ -1,7 +1,7 @@
 //! Topics of a test's own, and a producer that keeps a ledger of what the broker acknowledged.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -50,6 +50,33 @@ pub async fn delete_records(topic: &str, partition: i32, before: i64) {
     let mut offsets = TopicPartitionList::new();
     offsets.add_partition_offset(topic, partition, Offset::Offset(before)).unwrap();
     admin().delete_records(&offsets, &AdminOptions::new()).await.unwrap();
+}
+
+/// The first messages of a topic, keys and values; partition by partition in order.
+pub async fn read_all(topic: &str, count: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let topic = topic.to_owned();
+    let reading = tokio::task::spawn_blocking(move || {
+        let consumer: BaseConsumer = config().set("group.id", "reader").create().unwrap();
+        let metadata = consumer.fetch_metadata(Some(&topic), Duration::from_secs(10)).unwrap();
+        let mut all = TopicPartitionList::new();
+        for partition in metadata.topics()[0].partitions() {
+            all.add_partition_offset(&topic, partition.id(), Offset::Beginning).unwrap();
+        }
+        consumer.assign(&all).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let mut read = Vec::new();
+        while read.len() < count {
+            assert!(Instant::now() < deadline, "only {} of {count} messages came", read.len());
+            let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
+            let message = message.unwrap();
+            read.push((
+                message.key().unwrap_or_default().to_vec(),
+                message.payload().unwrap_or_default().to_vec(),
+            ));
+        }
+        read
+    });
+    reading.await.unwrap()
 }
 
 /// The offsets a reader of the whole partition sees.

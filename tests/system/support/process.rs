@@ -10,6 +10,9 @@ use serde_json::Value;
 
 use super::servers;
 
+/// For tests that look at what is queued for correlation.
+pub const INGEST_ONLY: &[(&str, &str)] = &[("INOSEC__ROLES", "[\"ingest\"]")];
+
 /// A configuration file of a test's own.
 pub struct Setup {
     pub folder: PathBuf,
