@@ -6,7 +6,7 @@ use inosec_enrich::geo::Subject;
 use serde_json::{Value, json};
 
 use super::{Failure, Output, chain};
-use crate::config::Config;
+use crate::config::{Config, Role};
 use crate::{databases, pipeline, rules};
 
 /// Exit statuses, part of the outside contract.
@@ -72,7 +72,14 @@ fn kafka(config: &Config) -> Result<String, (u8, String)> {
 
 async fn database(config: &Config, name: &str) -> Result<String, (u8, String)> {
     let settings = databases::store_config(config, &config.databases[name]);
-    match inosec_sink::Store::connect(&settings).await {
+    let connected = async {
+        let store = inosec_sink::Store::connect(&settings).await?;
+        if config.has(Role::Correlate) {
+            store.feed().await?;
+        }
+        Ok(store)
+    };
+    match connected.await {
         Ok(store) => Ok(format!("{}, {} tenants", store.hot().name(), store.directory().tenants.len())),
         Err(error @ inosec_sink::Error::NotMigrated { .. }) => Err((NOT_MIGRATED, chain(&error))),
         Err(error) => Err((DATABASE, chain(&error))),
