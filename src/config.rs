@@ -114,7 +114,7 @@ pub struct Batch {
     pub max_bytes: usize,
     /// or this long after its first message.
     pub max_age: Duration,
-    /// Bytes of messages in flight, from fetch to commit.
+    /// Bytes of messages in flight, from fetch to commit; with rules half of it is theirs.
     pub memory: usize,
 }
 

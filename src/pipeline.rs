@@ -46,6 +46,8 @@ use crate::ops::Readiness;
 const LANE: usize = 2;
 /// Events from and commands to the consumer: a rebalance makes a few per partition.
 const NOTICES: usize = 1024;
+/// So many batches at least fit the memory: each lane has some that wait, are prepared and are written.
+const BATCHES: usize = 8;
 /// Between two rounds of maintenance.
 const KEEP: Duration = Duration::from_secs(60);
 /// How long the brokers may take to tell about the topics at the start.
@@ -282,7 +284,12 @@ impl Road {
             lane::spawn(&mut stages, name, &store, work, messages, reports.clone());
         }
         drop(reports);
-        let settings = consumer_config(config);
+        let mut settings = consumer_config(config);
+        if detection.is_some() {
+            // What rules remember is part of it. Batches shrink with it, so that none waits for another.
+            settings.memory -= detection::memory(config);
+            settings.max_bytes = settings.max_bytes.min(settings.memory / BATCHES);
+        }
         let budget = Budget::new(settings.memory);
         let clock = databases::now;
         let wiring = Wiring { topics, lanes, events, commands: orders, clock, budget };

@@ -21,10 +21,11 @@ use super::{Batch, Config, Database, DeadLetters, Kafka, Limits, Log, Time, Topi
 const MAX_ROWS: usize = 10_000;
 /// The position of a row in its batch has 20 bits (`seq`).
 const MAX_ROWS_LIMIT: usize = 1 << 19;
-const MAX_BYTES: u64 = 24 << 20;
+/// Of few large batches one waits for another; of many small ones PostgreSQL has the cost of more commits.
+const MAX_BYTES: u64 = 8 << 20;
 const MAX_AGE: Duration = Duration::from_millis(250);
 /// With columns, blocks and COPY frames beside the messages the process stays under 512 MiB.
-const MEMORY: u64 = 96 << 20;
+const MEMORY: u64 = 72 << 20;
 /// A killed process is declared dead after this long, so others take over well within 10 s. Kafka's
 /// own default of 45 s is what every rival pays.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(6);

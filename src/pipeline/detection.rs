@@ -17,8 +17,11 @@ use super::Error;
 use crate::config::{self, Config};
 use crate::rules;
 
-/// What all lanes together remember of values that rules have met, in bytes.
-const MEMO: usize = 32 << 20;
+/// Of `batch.memory`, what rules take of it: half for what they remember of values they have met, half for the
+/// fields they look at.
+pub fn memory(config: &Config) -> usize {
+    config.batch.memory / 2
+}
 
 /// What the lanes of one database share.
 #[derive(Debug, Clone)]
@@ -26,7 +29,7 @@ pub struct Detection {
     pub(super) catalog: Arc<Catalog>,
     pub(super) current: watch::Receiver<Arc<Ruleset>>,
     pub(super) limiter: Arc<Limiter>,
-    /// A lane's share of [`MEMO`].
+    /// A lane's share of what is remembered.
     pub(super) memo: usize,
 }
 
@@ -77,7 +80,7 @@ pub async fn start(
     let (current, receiver) = watch::channel(ruleset);
     let limiter = Arc::new(Limiter::new(config.rules.max_per_minute));
     let lanes: usize = config.databases.values().map(|database| database.writers).sum();
-    let memo = MEMO / lanes.max(1);
+    let memo = memory(config) / 2 / lanes.max(1);
     let detection = Detection { catalog: Arc::clone(catalog), current: receiver, limiter, memo };
     Ok(Some((detection, Keeper { sources, revision, current })))
 }

@@ -18,8 +18,8 @@ use crate::config::Config;
 use crate::rules;
 
 /// Messages are decoded, enriched and detected on in chunks of so many bytes: of the fields that rules
-/// look at a lane then holds about as much, and not those of a whole batch, which is six times as large.
-const CHUNK: usize = 4 << 20;
+/// look at a lane then holds about as much, and not those of a whole batch.
+const CHUNK: usize = 2 << 20;
 
 /// What became of one batch.
 pub struct Report {

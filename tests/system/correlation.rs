@@ -440,3 +440,48 @@ async fn alerts_carry_what_an_analyst_needs_and_go_out_in_order() {
         arena.end(vec![inosec]).await;
     }
 }
+
+/// Stops the one Kafka all tests share, so it runs alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_away_holds_up_the_relay_and_not_correlation() {
+    let _storm = crate::support::storm().await;
+    let arena = Arena::new(Store::Timescale).await;
+    let now = jiff::Timestamp::now().as_second() - 600;
+    arena.agent(0, "whoami", "ann", "ws1", now);
+    let inosec = arena.setup.start(&[]);
+    arena.settle(&inosec).await;
+    let services = |how: &str| {
+        let program = crate::support::servers::variable("INOSEC_TEST_SERVICES");
+        let status = std::process::Command::new(program).args([how, "kafka"]).status().unwrap();
+        assert!(status.success(), "{how}");
+    };
+    services("down");
+    // As a writer would have stored it, whose broker went away just then.
+    let tenant = arena.tenants[0];
+    let more = format!(
+        "INSERT INTO inosec.threat_events (id, tenant_id, signature, severity_id, detected_at, ts, ingested_at,
+            source, host_name, event_id, seq)
+         SELECT gen_random_uuid(), '{tenant}', 'Foreign finding', 5, now(), now(), now(), 'edr', 'ws2',
+            gen_random_uuid(), 0;
+         INSERT INTO inosec.correlation_queue (batch, events, first_ts, last_ts, tenants, ids)
+         SELECT 1, 1, ts, ts, ARRAY[tenant_id], ARRAY[id] FROM inosec.threat_events WHERE host_name = 'ws2'"
+    );
+    arena.database.execute(&more).await;
+    eventually("an alert without a broker", Duration::from_secs(10), || async {
+        let sql = "SELECT count(*) FROM inosec.alerts WHERE entities->'hosts' ? 'ws2'";
+        (arena.database.number(sql).await == 1).then_some(())
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    services("up");
+    eventually("all changes sent", Duration::from_secs(90), || async {
+        let sql = "SELECT count(*) FROM inosec.alert_sequences AS s
+            LEFT JOIN inosec.alert_relay AS r USING (tenant_id) WHERE r.sent_seq IS DISTINCT FROM s.last_seq";
+        (arena.database.number(sql).await == 0).then_some(())
+    })
+    .await;
+    let sent = kafka::read_all(&arena.alerts, 2).await;
+    let kinds: Vec<Value> = sent.iter().map(|(_, value)| serde_json::from_slice(value).unwrap()).collect();
+    assert!(kinds.iter().any(|change| change["alert"]["title"] == "Foreign finding"), "{kinds:?}");
+    arena.end(vec![inosec]).await;
+}
