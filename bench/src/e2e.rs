@@ -20,6 +20,7 @@ use crate::peers;
 use crate::phase::Phase;
 use crate::postgres::{Database, within};
 use crate::report::Report;
+use crate::rivals::{self, Rival};
 use crate::road;
 use crate::usage::{Parties, listener};
 
@@ -45,6 +46,9 @@ pub struct Args {
     /// Also run the Python contender, installed on demand into the state folder.
     #[arg(long)]
     peers: bool,
+    /// Also run Kafka Connect, Benthos and rsyslog, those that bench/rivals/install has installed.
+    #[arg(long)]
+    rivals: bool,
     /// Also run the road with these detection rules on: files or folders, as in [rules] paths.
     #[arg(long, value_name = "PATH")]
     rules: Vec<PathBuf>,
@@ -152,7 +156,8 @@ impl<'a> Run<'a> {
         let raw = self.limits(&captured).await?;
         let consume = self.consume().await?;
         let micro = self.micro()?;
-        let rivals = self.rivals().await?;
+        let mut rivals = self.peers().await?;
+        let absent = self.rivals(&mut rivals).await;
         let (road, delay) = self.road().await?;
         // Delays added to the topic.
         let all = u64::from(self.args.events) + delay.as_ref().map_or(0, |delay| delay.events);
@@ -167,6 +172,7 @@ impl<'a> Run<'a> {
             consume,
             micro,
             rivals,
+            absent,
             road,
             ruled,
             delay,
@@ -272,7 +278,7 @@ impl<'a> Run<'a> {
         Ok(prices)
     }
 
-    async fn rivals(&self) -> Result<Vec<Phase>> {
+    async fn peers(&self) -> Result<Vec<Phase>> {
         let mut rivals = Vec::new();
         if self.args.peers {
             let python = tokio::task::block_in_place(peers::python)?;
@@ -284,5 +290,28 @@ impl<'a> Run<'a> {
             }
         }
         Ok(rivals)
+    }
+
+    /// Adds each rival that runs; returns why others didn't. They are not ours, so they don't end the run.
+    async fn rivals(&self, phases: &mut Vec<Phase>) -> Vec<String> {
+        let mut absent = Vec::new();
+        for rival in Rival::ALL.into_iter().filter(|_| self.args.rivals) {
+            let why = if let Some(why) = rival.missing() {
+                why
+            } else {
+                let events = u64::from(self.args.events);
+                let work = rivals::measure(rival, self.topic, self.raw, &self.parties, events, PHASE);
+                match Box::pin(work).await {
+                    Ok(phase) => {
+                        phases.push(phase);
+                        continue;
+                    }
+                    Err(error) => error.to_string(),
+                }
+            };
+            eprintln!("\nNOT MEASURED: {why}\n");
+            absent.push(why);
+        }
+        absent
     }
 }

@@ -18,6 +18,7 @@ mod peers;
 mod phase;
 mod postgres;
 mod report;
+mod rivals;
 mod road;
 mod stats;
 mod usage;

@@ -20,11 +20,15 @@ const PACKAGES: [&str; 3] = ["confluent-kafka==2.12.2", "orjson==3.11.4", "psyco
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/contender.py");
 const LOOK: Duration = Duration::from_millis(50);
 
+/// The git-ignored folder of what is installed to be measured against.
+pub fn state() -> PathBuf {
+    std::env::var_os("INOSEC_STATE")
+        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.inosec")), PathBuf::from)
+}
+
 /// The interpreter with what the contender needs; installed into the state folder if it isn't there.
 pub fn python() -> Result<PathBuf> {
-    let state = std::env::var_os("INOSEC_STATE")
-        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.inosec")), PathBuf::from);
-    let folder = state.join("peers");
+    let folder = state().join("peers");
     let python = folder.join("bin/python");
     let mark = folder.join("packages");
     let wanted = PACKAGES.join("\n");

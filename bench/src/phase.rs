@@ -13,6 +13,9 @@ pub struct Phase {
     pub events: u64,
     /// Events per second of wall time; see each phase for when its clock runs.
     pub rate: f64,
+    /// The same over the second half of the events, where a rival's warm-up is told apart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warm_rate: Option<f64>,
     pub usage: Usage,
     /// CPU of the backends alone, in seconds, where they are ours.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -29,7 +32,7 @@ impl Phase {
     pub fn new(name: &str, events: u64, rate: f64, usage: Usage) -> Self {
         let name = name.to_owned();
         let (backend_cpu, wal_bytes, disk_bytes, peak_memory) = (None, None, None, None);
-        Self { name, events, rate, usage, backend_cpu, wal_bytes, disk_bytes, peak_memory }
+        Self { name, events, rate, warm_rate: None, usage, backend_cpu, wal_bytes, disk_bytes, peak_memory }
     }
 
     /// Microseconds per event of so many seconds.
@@ -57,6 +60,9 @@ impl Phase {
         cpu("Kafka", kafka_cpu);
         if let (Some(wal), Some(disk)) = (self.each(self.wal_bytes), self.each(self.disk_bytes)) {
             parts.push(format!("WAL {wal:.0} B, disk {disk:.0} B"));
+        }
+        if let Some(warm) = self.warm_rate {
+            parts.push(format!("second half {warm:.0}/s"));
         }
         if let Some(peak) = self.peak_memory {
             parts.push(format!("peak {:.0} MiB", peak as f64 / f64::from(1 << 20)));

@@ -11,6 +11,7 @@ use crate::latency::Latency;
 use crate::machine::Machine;
 use crate::micro::Micro;
 use crate::phase::Phase;
+use crate::rivals::Rival;
 
 /// The figure issue 3 asks for: the raw COPY of what others would write, on one connection.
 const YARDSTICK: &str = "raw COPY, message as lz4 text, 1 connection";
@@ -26,6 +27,9 @@ pub struct Report {
     pub consume: Phase,
     pub micro: Micro,
     pub rivals: Vec<Phase>,
+    /// Why a rival that was asked for isn't among them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub absent: Vec<String>,
     pub road: Phase,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ruled: Option<Phase>,
@@ -173,9 +177,22 @@ impl Report {
             let _ = writeln!(text, "| {asked} | {} |", number(key));
         }
         for rival in &self.rivals {
-            let _ = writeln!(text, "| road against {} | {:.2} |", rival.name, self.road.rate / rival.rate);
+            let known = Rival::ALL.into_iter().find(|known| known.name() == rival.name);
+            let asked = known.map_or_else(String::new, |known| format!(" ≥ {:.0}", known.factor()));
+            let warm =
+                rival.warm_rate.map(|warm| format!(" ({:.2} of its second half)", self.road.rate / warm));
+            let ratio = self.road.rate / rival.rate;
+            let _ = writeln!(
+                text,
+                "| road against {}{asked} | {ratio:.2}{} |",
+                rival.name,
+                warm.unwrap_or_default()
+            );
         }
         text.push('\n');
+        for why in &self.absent {
+            let _ = writeln!(text, "Not measured: {}.\n", why.lines().next().unwrap_or_default());
+        }
     }
 
     fn cpu(&self, text: &mut String) {

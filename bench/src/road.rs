@@ -137,7 +137,7 @@ fn binary() -> Result<PathBuf> {
     Err(Error::new(format!("{} is missing: {advice}", binary.display())))
 }
 
-fn free_port() -> Result<u16> {
+pub fn free_port() -> Result<u16> {
     let socket = TcpListener::bind("127.0.0.1:0").at("finding a free port")?;
     Ok(socket.local_addr().at("finding a free port")?.port())
 }
