@@ -309,7 +309,7 @@ impl<'a> Run<'a> {
                     Err(error) => error.to_string(),
                 }
             };
-            eprintln!("\nNOT MEASURED: {why}\n");
+            println!("\nNOT MEASURED: {why}\n");
             absent.push(why);
         }
         absent
