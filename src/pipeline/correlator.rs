@@ -56,14 +56,12 @@ struct Held {
     tenants: Tenants,
     /// What was dropped up to now and told.
     dropped: inosec_enrich::correlate::Dropped,
-    clock: i64,
+    /// How far correlation has come; unknown until every partition was read once.
+    clock: Option<i64>,
 }
 
 /// What tenants say of correlation.
-#[derive(Debug, PartialEq, Eq)]
-struct Tenants {
-    options: BTreeMap<TenantId, TenantOptions>,
-}
+type Tenants = BTreeMap<TenantId, TenantOptions>;
 
 /// Stops a task when dropped.
 struct Guard(AbortHandle);
@@ -123,10 +121,12 @@ impl Role {
             let relay = relay::run(Arc::clone(&self.config), self.database.clone(), Arc::clone(&self.store));
             Guard(tokio::spawn(relay).abort_handle())
         });
+        let mut clock = leader.clock();
         loop {
             let tenants = self.tenants().await?;
-            let mut held = self.rebuild(&mut leader, tenants).await?;
+            let mut held = self.rebuild(&mut leader, tenants, clock).await?;
             self.work(&mut leader, &mut held).await?;
+            clock = held.clock;
         }
     }
 
@@ -146,7 +146,7 @@ impl Role {
                 let lag = (databases::now() - clock).max(0) as f64 / 1e6;
                 gauge!(names::CORRELATE_LAG, "database" => self.database.clone()).set(lag);
             }
-            let clock = due.clock.filter(|clock| *clock >= held.clock.saturating_add(STEP));
+            let clock = due.clock.filter(|clock| held.clock.is_none_or(|before| *clock >= before + STEP));
             if !due.queued && clock.is_none() {
                 tokio::time::sleep(IDLE).await;
                 continue;
@@ -175,7 +175,7 @@ impl Role {
         self.write(&mut fold, held, changes, events).await?;
         if let Some(clock) = clock {
             fold.set_clock(clock).await?;
-            held.clock = clock;
+            held.clock = Some(clock);
         }
         fold.commit().await?;
         counter!(names::CORRELATE_EVENTS, "outcome" => "counted").increment(counted as u64);
@@ -255,14 +255,18 @@ impl Role {
     }
 
     /// Derives what the leaders before knew, and finds the alerts of what it derived.
-    async fn rebuild(&self, leader: &mut Leader, tenants: Tenants) -> Result<Held, Error> {
+    async fn rebuild(
+        &self,
+        leader: &mut Leader,
+        tenants: Tenants,
+        clock: Option<i64>,
+    ) -> Result<Held, Error> {
         let started = Instant::now();
         let options = self.options(&tenants);
-        let levels = tenants.options.values().filter_map(|of| of.alert_severity);
+        let levels = tenants.values().filter_map(|of| of.alert_severity);
         let severity_id = levels.min().unwrap_or(i16::MAX).min(options.alert_severity);
         let mut correlator = Correlator::new(Arc::clone(&self.correlations), options);
         let horizon = correlator.horizon();
-        let clock = leader.clock();
         // The horizon moves in steps of a 64th.
         let since = clock.unwrap_or_else(databases::now).saturating_sub(horizon).saturating_sub(horizon / 64);
         let relevant = Relevant {
@@ -301,11 +305,11 @@ impl Role {
             "correlation is rebuilt"
         );
         let dropped = correlator.dropped().clone();
-        Ok(Held { correlator, ledger, tenants, dropped, clock: clock.unwrap_or(i64::MIN) })
+        Ok(Held { correlator, ledger, tenants, dropped, clock })
     }
 
     fn options(&self, tenants: &Tenants) -> Options {
-        let tenants = tenants.options.iter().map(|(id, of)| (*id, of.clone())).collect();
+        let tenants = tenants.iter().map(|(id, of)| (*id, of.clone())).collect();
         Options { tenants, ..databases::correlate_options(&self.config) }
     }
 
@@ -313,7 +317,7 @@ impl Role {
     async fn tenants(&self) -> Result<Tenants, Error> {
         let levels = self.store.alert_severities().await?;
         let said = self.store.tenant_rules().await?;
-        let mut options: BTreeMap<TenantId, TenantOptions> = BTreeMap::new();
+        let mut options = Tenants::new();
         let optional: Vec<&String> =
             self.optional.iter().filter(|id| self.correlations.rules().any(|rule| rule.id == **id)).collect();
         if !optional.is_empty() {
@@ -335,7 +339,7 @@ impl Role {
                 off.insert(rule.rule_id);
             }
         }
-        Ok(Tenants { options })
+        Ok(options)
     }
 }
 

@@ -109,6 +109,10 @@ struct Arena {
 
 impl Arena {
     async fn new(store: Store) -> Self {
+        Self::with(store, "[rules]\npaths = [\"RULES\"]\nmax_per_minute = 100000", "").await
+    }
+
+    async fn with(store: Store, rules: &str, correlate: &str) -> Self {
         let database = Database::create(store).await;
         let topic = kafka::topic_name("correlation");
         let (threats, alerts) = (format!("{topic}-threats"), format!("{topic}-alerts"));
@@ -119,7 +123,7 @@ impl Arena {
             "[[topics]]\nname = \"{topic}\"\nstream = \"agent_logs\"\ntenant = \"header\"\n\
              [[topics]]\nname = \"{threats}\"\nstream = \"threat_events\"\ntenant = \"header\"\n\
              [batch]\nmax_rows = 200\nmax_age = \"50ms\"\n[time]\nmax_age = \"36500d\"\n\
-             [correlate]\nalerts_topic = \"{alerts}\"\n[rules]\npaths = [\"RULES\"]\nmax_per_minute = 100000\n"
+             max_skew = \"1h\"\n[correlate]\nalerts_topic = \"{alerts}\"\n{correlate}\n{rules}\n"
         );
         let setup = Setup::new(&database.url, &topic, &more);
         let rules = setup.folder.join("rules.yml");
@@ -483,5 +487,31 @@ async fn a_broker_that_is_away_holds_up_the_relay_and_not_correlation() {
     let sent = kafka::read_all(&arena.alerts, 2).await;
     let kinds: Vec<Value> = sent.iter().map(|(_, value)| serde_json::from_slice(value).unwrap()).collect();
     assert!(kinds.iter().any(|change| change["alert"]["title"] == "Foreign finding"), "{kinds:?}");
+    arena.end(vec![inosec]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_tenant_says_brings_no_settled_alert_back() {
+    let _calm = calm().await;
+    let arena = Arena::with(Store::Timescale, "", "gap = \"1s\"\nallowed_lateness = \"0s\"").await;
+    // A horizon of seconds, that the clock soon leaves behind.
+    let text = std::fs::read_to_string(&arena.setup.config).unwrap();
+    std::fs::write(&arena.setup.config, text.replace("max_skew = \"1h\"", "max_skew = \"1s\"")).unwrap();
+    let inosec = arena.setup.start(&[]);
+    arena.foreign(0, 1, "ws1", jiff::Timestamp::now().as_second());
+    arena.settle(&inosec).await;
+    let settled = async || {
+        let sql = "SELECT count(*) FROM inosec.alerts WHERE episode = 'settled'";
+        (arena.database.number(sql).await == 1).then_some(())
+    };
+    eventually("the alert settled", Duration::from_secs(90), settled).await;
+    let low = format!("UPDATE inosec.tenants SET alert_severity_id = 2 WHERE id = '{}'", arena.tenants[0]);
+    arena.database.execute(&low).await;
+    eventually("correlation rebuilt", Duration::from_secs(20), || async {
+        (inosec.logs().matches("correlation is rebuilt").count() == 2).then_some(())
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(arena.database.number("SELECT count(*) FROM inosec.alerts").await, 1, "{}", inosec.logs());
     arena.end(vec![inosec]).await;
 }
