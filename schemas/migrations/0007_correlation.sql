@@ -156,15 +156,7 @@ AS $$
     FROM changed AS c JOIN counted AS n USING (tenant_id)
 $$;
 
-CREATE OR REPLACE FUNCTION inosec.expire_alert_changes(keep interval)
-RETURNS void
-LANGUAGE sql
-SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS $$
-    DELETE FROM inosec.alert_changes WHERE changed_at < now() - keep
-$$;
-REVOKE EXECUTE ON FUNCTION inosec.expire_alert_changes(interval), inosec.record_alert_changes(uuid[], text[]) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION inosec.record_alert_changes(uuid[], text[]) FROM PUBLIC;
 
 CREATE TABLE IF NOT EXISTS inosec.correlation_evictions (
     hour timestamptz NOT NULL,
@@ -222,4 +214,3 @@ GRANT SELECT, INSERT ON inosec.alert_changes TO inosec_correlator;
 GRANT SELECT ON inosec.alert_suppressions TO inosec_correlator, inosec_admin;
 GRANT INSERT, UPDATE, DELETE ON inosec.alert_suppressions TO inosec_admin;
 GRANT EXECUTE ON FUNCTION inosec.record_alert_changes(uuid[], text[]) TO inosec_correlator;
-GRANT EXECUTE ON FUNCTION inosec.expire_alert_changes(interval) TO inosec_correlator;
