@@ -23,7 +23,7 @@ pub const CORRELATE_FUTURE: &str = "inosec_correlate_future_events_total";
 /// State that went because its tenant was beyond its limits. Label: `what` = `groups` or `entries`.
 pub const CORRELATE_EVICTED: &str = "inosec_correlate_evicted_total";
 /// Groups and events in groups that are kept in mind. Labels: `database`; `what` = `groups` or `entries`.
-pub const CORRELATE_HELD: &str = "inosec_correlate_held_count";
+pub const CORRELATE_HELD: &str = "inosec_correlate_held_objects";
 /// Alerts written. Label: `change` = `opened`, `grown`, `absorbed`, `shrunk`, `merged`, `withdrawn`.
 pub const CORRELATE_ALERTS: &str = "inosec_correlate_alerts_total";
 /// From taking queued threat events to their committed alerts.

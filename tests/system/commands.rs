@@ -1,6 +1,6 @@
 //! The outside contract of the command line, and what operators see of a running process.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -112,7 +112,8 @@ async fn a_suspended_tenant_is_never_written_to() {
     kafka::delete_topic(&topic).await;
 }
 
-/// Every metric of a real scrape is documented, and promtool has nothing to say.
+/// Every metric of a real scrape is documented, and promtool has nothing to say, also of those that this
+/// scrape happens not to have.
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_are_documented_and_clean() {
     let _calm = calm().await;
@@ -133,8 +134,8 @@ async fn metrics_are_documented_and_clean() {
     let names: BTreeSet<&str> =
         scrape.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
     let docs = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md")).unwrap();
-    let documented: BTreeSet<&str> =
-        docs.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    let kinds = documented_metrics(&docs);
+    let documented: BTreeSet<&str> = kinds.keys().copied().collect();
     let undocumented: Vec<_> = names.difference(&documented).collect();
     assert!(undocumented.is_empty(), "not in docs/metrics.md: {undocumented:?}");
     assert_eq!(
@@ -150,13 +151,29 @@ async fn metrics_are_documented_and_clean() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    promtool.stdin.take().unwrap().write_all(scrape.as_bytes()).unwrap();
+    let unseen: String = documented.difference(&names).map(|name| exposition(name, kinds[name])).collect();
+    promtool.stdin.take().unwrap().write_all((scrape + &unseen).as_bytes()).unwrap();
     let said = promtool.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&said.stdout).into_owned() + &String::from_utf8_lossy(&said.stderr);
     assert!(said.status.success() && text.trim().is_empty(), "promtool: {text}");
     assert!(inosec.stop().success());
     database.drop().await;
     kafka::delete_topic(&topic).await;
+}
+
+/// Each metric of the page's table, and its type.
+fn documented_metrics(docs: &str) -> BTreeMap<&str, &str> {
+    let rows = docs.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
+    rows.map(|(name, rest)| (name, rest.split(' ').next().unwrap())).collect()
+}
+
+/// What a scrape says of a metric, as far as names go.
+fn exposition(name: &str, kind: &str) -> String {
+    let values = match kind {
+        "histogram" => format!("{name}_bucket{{le=\"+Inf\"}} 1\n{name}_sum 1\n{name}_count 1\n"),
+        _ => format!("{name} 1\n"),
+    };
+    format!("# HELP {name} .\n# TYPE {name} {kind}\n{values}")
 }
 
 /// The names the rooms declare.
