@@ -15,11 +15,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use inosec_enrich::Level;
 use inosec_schemas::TenantSource;
 
 pub use raw::{HotStoreChoice, LogFormat, Start};
-pub use raw_correlate::AlertLevel;
-pub use units::{Secret, parse_duration};
+pub use units::{Secret, micros, parse_duration};
 
 /// Everything `inosec` was told, checked.
 #[derive(Debug, Clone)]
@@ -211,7 +211,7 @@ pub struct Correlate {
     /// Threat events of one rule and host further apart than this are different alerts.
     pub gap: Duration,
     /// Threat events of this level or more have alerts of their own, unless their tenant says otherwise.
-    pub alert_level: AlertLevel,
+    pub alert_level: Level,
     /// Groups of a tenant that are kept in mind.
     pub max_groups: usize,
     /// Events of a tenant that are kept in mind, counted in each group.
@@ -383,7 +383,7 @@ mod tests {
         let config = parse(&parse(&text, &[]).expect("sound").to_toml(), &[]).expect("printed");
         assert!(config.has(Role::Correlate) && !config.has(Role::Ingest));
         let correlate = &config.correlate;
-        assert_eq!((correlate.gap, correlate.alert_level), (Duration::from_mins(10), AlertLevel::Low));
+        assert_eq!((correlate.gap, correlate.alert_level), (Duration::from_mins(10), Level::Low));
         assert_eq!(correlate.alerts_topic.as_deref(), Some("a"));
         let faulty = [("INOSEC__ROLES", "[\"corelate\"]"), ("INOSEC__CORRELATE__MAX_GROUPS", "0")];
         let faults = parse(SOUND, &faulty).expect_err("faulty").0;

@@ -6,7 +6,7 @@ use inosec_enrich::correlate::Options;
 use inosec_schemas::Catalog;
 use inosec_sink::{HotStore, Store, StoreConfig, Wanted};
 
-use crate::config::{Config, Database, HotStoreChoice};
+use crate::config::{Config, Database, HotStoreChoice, micros};
 
 /// The wall clock, in microseconds UTC; everything below gets it as an argument.
 #[must_use]
@@ -60,7 +60,6 @@ pub async fn connect(config: &Config, name: &str) -> Result<Arc<Store>, String> 
 /// How threat events are correlated, whatever tenants say.
 #[must_use]
 pub fn correlate_options(config: &Config) -> Options {
-    let micros = |span: std::time::Duration| i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
     let correlate = &config.correlate;
     Options {
         max_skew: micros(config.time.max_skew),

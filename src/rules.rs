@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use inosec_enrich::Placeholders;
 use inosec_ingest::Limits;
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, micros};
 
 pub use detections::{Detected, Detections, Event, TENANT};
 pub use episodes::{Episode, Episodes, alone};
@@ -77,7 +77,6 @@ pub fn placeholders(rules: &config::Rules) -> Placeholders {
 /// What a message may be, as configured.
 #[must_use]
 pub fn limits(config: &Config) -> Limits {
-    let micros = |span: std::time::Duration| i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
     Limits {
         max_age_us: micros(config.time.max_age),
         max_skew_us: micros(config.time.max_skew),

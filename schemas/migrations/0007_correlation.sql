@@ -38,6 +38,10 @@ GRANT SELECT ON inosec.ingest_offsets TO inosec_correlator;
 
 ALTER TABLE inosec.tenants ADD COLUMN IF NOT EXISTS alert_severity_id smallint CHECK (alert_severity_id BETWEEN 0 AND 6);
 COMMENT ON COLUMN inosec.tenants.alert_severity_id IS 'Threat events of this OCSF severity or more have alerts of their own; null: as configured.';
+-- Whoever asks for the revision of what tenants say learns of it.
+CREATE OR REPLACE TRIGGER tenant_alerts_changed
+    AFTER INSERT OR UPDATE OF alert_severity_id ON inosec.tenants
+    FOR EACH STATEMENT EXECUTE FUNCTION inosec.tenant_rules_changed();
 COMMENT ON COLUMN inosec.host_devices.criticality IS 'How much the host matters, 1 to 5; null counts as 3. Part of its alerts'' risk score.';
 GRANT UPDATE (criticality) ON inosec.host_devices TO inosec_admin;
 GRANT SELECT ON inosec.tenant_rules_revision TO inosec_correlator;

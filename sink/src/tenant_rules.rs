@@ -61,11 +61,18 @@ impl Store {
     }
 
     async fn changed_tenant_rules(&self, since: i64) -> Result<Option<TenantRules>, Error> {
+        // Not "newer": a database restored from a backup goes back.
+        if self.tenant_rules_revision().await? == since {
+            Ok(None)
+        } else {
+            self.tenant_rules().await.map(Some)
+        }
+    }
+
+    /// Changes whenever what tenants say of rules or alerts does, or there are more tenants.
+    pub async fn tenant_rules_revision(&self) -> Result<i64, Error> {
         let session = self.session().await?;
         let row = session.query_one("SELECT revision FROM inosec.tenant_rules_revision", &[]).await;
-        let revision: i64 = row.map_err(Error::at("asking for tenants' rules"))?.get(0);
-        drop(session);
-        // Not "newer": a database restored from a backup goes back.
-        if revision == since { Ok(None) } else { self.tenant_rules().await.map(Some) }
+        Ok(row.map_err(Error::at("asking for tenants' rules"))?.get(0))
     }
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{Failure, Output, time};
-use crate::config::{Config, parse_duration};
+use crate::config::{Config, micros, parse_duration};
 use crate::databases;
 
 #[derive(Debug, clap::Args)]
@@ -97,7 +97,7 @@ pub async fn events(args: Args, config: &Config, output: &Output) -> Result<(), 
 /// A time in microseconds UTC: RFC 3339, or so long ago.
 pub fn moment(text: &str) -> Result<i64, Failure> {
     if let Some(back) = parse_duration(text) {
-        return Ok(databases::now().saturating_sub(i64::try_from(back.as_micros()).unwrap_or(i64::MAX)) + 1);
+        return Ok(databases::now().saturating_sub(micros(back)) + 1);
     }
     let read: Result<jiff::Timestamp, _> = text.parse();
     read.map(jiff::Timestamp::as_microsecond).map_err(|_| {

@@ -83,7 +83,7 @@ pub(super) fn to_toml(config: &Config) -> String {
     let _ = writeln!(text, "quota_per_day = \"{}\"", Bytes(dead.quota_per_day));
     rules(config, &mut text);
     let correlate = &config.correlate;
-    let level = format!("{:?}", correlate.alert_level).to_ascii_lowercase();
+    let level = correlate.alert_level.name();
     let _ = writeln!(
         text,
         "\n[correlate]\nallowed_lateness = \"{}\"\ngap = \"{}\"\nalert_level = {level:?}",

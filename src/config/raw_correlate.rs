@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use inosec_enrich::Level;
 use serde::Deserialize;
 
 use super::units::Span;
@@ -17,37 +18,12 @@ const LONGEST: Duration = Duration::from_hours(366 * 24);
 const MAX_GROUPS: usize = 100_000;
 const MAX_ENTRIES: usize = 1_000_000;
 
-/// How serious a threat event is, as rules write it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AlertLevel {
-    /// OCSF severity 1.
-    Informational,
-    /// 2
-    Low,
-    /// 3
-    Medium,
-    /// 4
-    #[default]
-    High,
-    /// 5
-    Critical,
-}
-
-impl AlertLevel {
-    /// OCSF.
-    #[must_use]
-    pub fn severity_id(self) -> i16 {
-        self as i16 + 1
-    }
-}
-
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawCorrelate {
     allowed_lateness: Option<Span>,
     gap: Option<Span>,
-    alert_level: AlertLevel,
+    alert_level: Option<Level>,
     max_groups: Option<usize>,
     max_entries: Option<usize>,
     alerts_topic: Option<String>,
@@ -80,7 +56,7 @@ impl RawCorrelate {
         Correlate {
             allowed_lateness,
             gap,
-            alert_level: self.alert_level,
+            alert_level: self.alert_level.unwrap_or(Level::High),
             max_groups,
             max_entries,
             alerts_topic,

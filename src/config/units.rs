@@ -42,6 +42,12 @@ impl<'de> Deserialize<'de> for Secret {
     }
 }
 
+/// A duration as times are counted everywhere.
+#[must_use]
+pub fn micros(span: Duration) -> i64 {
+    i64::try_from(span.as_micros()).unwrap_or(i64::MAX)
+}
+
 /// A duration: a number and `ms`, `s`, `m`, `h` or `d`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span(pub Duration);

@@ -18,7 +18,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::{Error as RoadError, relay};
-use crate::config::Config;
+use crate::config::{Config, micros};
 use crate::databases;
 
 /// Between two looks at the queue while it is empty.
@@ -52,8 +52,9 @@ pub struct Role {
 struct Held {
     correlator: Correlator,
     ledger: Ledger,
-    /// What tenants said when it was rebuilt.
+    /// What tenants said when it was rebuilt, and the revision of what they say that was looked at last.
     tenants: Tenants,
+    revision: i64,
     /// What was dropped up to now and told.
     dropped: inosec_enrich::correlate::Dropped,
     /// How far correlation has come; unknown until every partition was read once.
@@ -123,8 +124,10 @@ impl Role {
         });
         let mut clock = leader.clock();
         loop {
+            // Asked first: what changes meanwhile is looked at again.
+            let revision = self.store.tenant_rules_revision().await?;
             let tenants = self.tenants().await?;
-            let mut held = self.rebuild(&mut leader, tenants, clock).await?;
+            let mut held = self.rebuild(&mut leader, (tenants, revision), clock).await?;
             self.work(&mut leader, &mut held).await?;
             clock = held.clock;
         }
@@ -137,9 +140,11 @@ impl Role {
         loop {
             if looked.elapsed() >= LOOK {
                 looked = Instant::now();
-                if self.tenants().await? != held.tenants {
+                let revision = self.store.tenant_rules_revision().await?;
+                if revision != held.revision && self.tenants().await? != held.tenants {
                     return Ok(());
                 }
+                held.revision = revision;
             }
             let due = self.store.answered("asking for work", leader.due(&topics)).await?;
             if let Some(clock) = due.clock {
@@ -258,7 +263,7 @@ impl Role {
     async fn rebuild(
         &self,
         leader: &mut Leader,
-        tenants: Tenants,
+        (tenants, revision): (Tenants, i64),
         clock: Option<i64>,
     ) -> Result<Held, Error> {
         let started = Instant::now();
@@ -305,7 +310,7 @@ impl Role {
             "correlation is rebuilt"
         );
         let dropped = correlator.dropped().clone();
-        Ok(Held { correlator, ledger, tenants, dropped, clock })
+        Ok(Held { correlator, ledger, tenants, revision, dropped, clock })
     }
 
     fn options(&self, tenants: &Tenants) -> Options {
@@ -345,8 +350,4 @@ impl Role {
 
 fn views(events: &[StoredThreatEvent]) -> Vec<ThreatEvent<'_>> {
     events.iter().map(ThreatEvent::from).collect()
-}
-
-fn micros(span: Duration) -> i64 {
-    i64::try_from(span.as_micros()).unwrap_or(i64::MAX)
 }

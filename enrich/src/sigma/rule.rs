@@ -4,6 +4,7 @@ use std::fmt;
 
 use hashbrown::HashSet;
 use inosec_schemas::EventClass;
+use serde::Deserialize;
 
 use super::condition::Condition;
 use super::detection::Detection;
@@ -34,7 +35,8 @@ impl LogSource {
 }
 
 /// How serious a match is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Level {
     /// For enrichment.
     Informational,

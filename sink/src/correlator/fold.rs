@@ -19,15 +19,13 @@ pub struct Fold<'a> {
     pub(super) transaction: Transaction<'a>,
     /// The threat events that were queued.
     pub events: Vec<StoredThreatEvent>,
-    /// Queue rows taken.
-    pub rows: usize,
     /// Whether more may be queued, so that the clock must not move yet.
     pub more: bool,
 }
 
 impl std::fmt::Debug for Fold<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Fold").field("rows", &self.rows).field("more", &self.more).finish_non_exhaustive()
+        f.debug_struct("Fold").field("more", &self.more).finish_non_exhaustive()
     }
 }
 
@@ -51,7 +49,7 @@ impl Leader {
         let taken = transaction.query(take, &[&most, &ROWS]).await.map_err(Error::at(doing))?;
         let count: i64 = taken.iter().map(|row| i64::from(row.get::<_, i32>(0))).sum();
         let more = count >= most || taken.len() as i64 >= ROWS;
-        let mut fold = Fold { transaction, events: Vec::new(), rows: taken.len(), more };
+        let mut fold = Fold { transaction, events: Vec::new(), more };
         fold.events = fold.queued(&taken).await?;
         fault::point("correlator-taken").await;
         Ok(fold)
