@@ -57,8 +57,8 @@ impl Whole {
 
 /// Numbers the new episodes like the old ones they share members with, and says what changed.
 ///
-/// What is lost while `forgetting` is no change: only episodes that are gone are told. If one episode
-/// falls into two, both keep its number, because it stays one alert.
+/// What is lost while `forgetting` is no change: only episodes that are gone are told, and those that come of a
+/// parent's falling into two. If one episode falls into two, both keep its number, because it stays one alert.
 pub(super) fn diff(old: &[Whole], new: &mut [Whole], forgetting: bool, numbers: &mut Numbers) -> Vec<Delta> {
     let same = |(one, other): (&Whole, &Whole)| one.members == other.members;
     if old.len() == new.len() && old.iter().zip(&*new).all(same) {
@@ -86,9 +86,7 @@ pub(super) fn diff(old: &[Whole], new: &mut [Whole], forgetting: bool, numbers: 
         absorbed.dedup();
         lives.insert(episode.number);
         absorbed_all.extend(absorbed.iter().copied());
-        if !forgetting {
-            deltas.extend(delta(old, &from, episode, absorbed));
-        }
+        deltas.extend(delta(old, &from, episode, absorbed, forgetting));
     }
     // Members of an episode that fell into two are still there.
     let kept: HashSet<Uuid> = new.iter().flat_map(|episode| &episode.members).map(|(_, id)| *id).collect();
@@ -114,7 +112,13 @@ pub(super) fn diff(old: &[Whole], new: &mut [Whole], forgetting: bool, numbers: 
     deltas
 }
 
-fn delta(old: &[Whole], from: &[usize], episode: &Whole, absorbed: Vec<u64>) -> Option<Delta> {
+fn delta(
+    old: &[Whole],
+    from: &[usize],
+    episode: &Whole,
+    absorbed: Vec<u64>,
+    forgetting: bool,
+) -> Option<Delta> {
     let (first_seen, last_seen, count) = episode.extent();
     let before: HashSet<(i64, Uuid)> =
         from.iter().flat_map(|index| old[*index].members.iter().copied()).collect();
@@ -124,7 +128,7 @@ fn delta(old: &[Whole], from: &[usize], episode: &Whole, absorbed: Vec<u64>) -> 
     };
     let added = missing(&episode.members, &before);
     let mut removed: Vec<Uuid> = Vec::new();
-    for index in from {
+    for index in from.iter().filter(|_| !forgetting) {
         removed.extend(missing(&old[*index].members, &now));
     }
     let kind = match (from.len(), absorbed.is_empty(), removed.is_empty()) {

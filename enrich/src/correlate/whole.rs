@@ -20,7 +20,7 @@ pub(super) struct Recomputed {
     pub(super) episodes: Vec<Whole>,
     /// When the next window is decided.
     pub(super) due: Option<i64>,
-    /// The earliest moment that the episodes depend on.
+    /// Where the earliest window begins that is decided only as long as it is within the horizon.
     pub(super) since: i64,
 }
 
@@ -84,8 +84,7 @@ impl Recomputed {
         if !plan.has_parents && !forgetting && self.wait(plan, events.first(), clock) {
             return (false, Vec::new());
         }
-        let parts = self.parts(plan, parents, clock);
-        let first = parts.iter().map(|part| part.input.since).min();
+        let parts = self.parts(parents);
         let mut episodes = if plan.monotone {
             sliding(plan, &parts)
         } else {
@@ -93,11 +92,8 @@ impl Recomputed {
             self.due = due;
             episodes
         };
-        // Whether a window is whole depends on where it begins.
-        let first = if plan.has_parents { first } else { episodes.first().map(|episode| episode.since) };
-        let begin =
-            |first: i64| if plan.monotone { first } else { first - first.rem_euclid(plan.rule.timespan) };
-        self.since = first.map_or(i64::MAX, begin);
+        let begin = |first: &Whole| first.since - first.since.rem_euclid(plan.rule.timespan);
+        self.since = episodes.first().filter(|_| !plan.monotone).map_or(i64::MAX, begin);
         let deltas = diff::diff(&self.episodes, &mut episodes, forgetting, numbers);
         let changed = self.episodes != episodes;
         self.episodes = episodes;
@@ -122,17 +118,14 @@ impl Recomputed {
     }
 
     /// The inputs, by `until`.
-    fn parts<'a>(&'a self, plan: &Plan, parents: &'a [Parental], clock: Clock) -> Vec<Part<'a>> {
+    fn parts<'a>(&'a self, parents: &'a [Parental]) -> Vec<Part<'a>> {
         let events = self.points.as_slice().iter().map(|point| Part {
             input: Input { since: point.time, until: point.time, slot: point.slot, value: point.value },
             event: Some(point.key()),
             arrival: point.arrival,
             parent: &[],
         });
-        // Of an episode below the floor a part may be forgotten, and it may seem to be several.
-        let floor = clock.floor.saturating_add(plan.reach_in);
-        let episodes = parents.iter().filter(|parent| parent.input.until >= floor);
-        let episodes = episodes.map(|parent| Part {
+        let episodes = parents.iter().map(|parent| Part {
             input: parent.input,
             event: None,
             arrival: i64::MIN,

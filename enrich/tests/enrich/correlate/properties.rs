@@ -164,7 +164,7 @@ fn setting(now: i64) -> impl Strategy<Value = Setting> {
         let mut rules = vec![one, two, three];
         rules.truncate(count);
         fit(&mut rules);
-        Setting { rules, lateness: LATENESS, max_skew: SKEW, gap: 20, alert_severity: 4, now }
+        Setting { rules, lateness: LATENESS, max_skew: SKEW, gap: 20, alert_severity: 4, now, unit: SECOND }
     })
 }
 

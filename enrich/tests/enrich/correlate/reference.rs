@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Times in seconds here: the reference doesn't know microseconds.
+/// Microseconds.
 pub const SECOND: i64 = 1_000_000;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -54,6 +54,8 @@ pub struct Setting {
     pub gap: i64,
     pub alert_severity: i16,
     pub now: i64,
+    /// The unit of all times here, in microseconds.
+    pub unit: i64,
 }
 
 /// Tenant, rule, group values, first seen, last seen, members.
@@ -165,14 +167,14 @@ impl Setting {
     /// Where the horizon begins, in microseconds: it moves in steps.
     pub fn cutoff(&self) -> i64 {
         let reach = self.rules.iter().map(|rule| self.reach(rule)).max().unwrap_or(0).max(self.gap);
-        let horizon = (reach + self.lateness + self.max_skew) * SECOND;
+        let horizon = (reach + self.lateness + self.max_skew) * self.unit;
         let step = horizon / 64;
-        (self.now * SECOND - horizon).div_euclid(step) * step
+        (self.now * self.unit - horizon).div_euclid(step) * step
     }
 
     /// Whether everything from this time on is still there, so far before it that a rule's parents are right.
     fn is_whole(&self, time: i64, rule: &Rule) -> bool {
-        time * SECOND >= self.cutoff() + (self.max_skew + self.reach_in(rule)) * SECOND
+        time * self.unit >= self.cutoff() + (self.max_skew + self.reach_in(rule)) * self.unit
     }
 
     /// All episodes.
@@ -180,7 +182,7 @@ impl Setting {
         let mut seen = BTreeSet::new();
         let mut live: Vec<Event> = Vec::new();
         for event in events {
-            if event.arrival * SECOND >= self.cutoff() && seen.insert((event.tenant, event.id)) {
+            if event.arrival * self.unit >= self.cutoff() && seen.insert((event.tenant, event.id)) {
                 let too_far = event.time > event.arrival + self.max_skew;
                 let time = if too_far { event.arrival } else { event.time };
                 live.push(Event { time, ..event.clone() });
@@ -255,9 +257,7 @@ impl Setting {
                 groups.entry(group).or_default().push(item(event, number, value));
             }
             let Some(parent) = self.rules.iter().find(|other| other.id == *input) else { continue };
-            for episode in
-                episodes[input.as_str()].iter().filter(|episode| self.is_whole(episode.until, rule))
-            {
+            for episode in &episodes[input.as_str()] {
                 let value = |field: &String| {
                     episode.group[parent.group.iter().position(|other| *other == name(field)).unwrap()]
                         .clone()
