@@ -120,6 +120,7 @@ CREATE TABLE IF NOT EXISTS inosec.alert_changes (
     PRIMARY KEY (tenant_id, seq)
 );
 COMMENT ON TABLE inosec.alert_changes IS 'Every change of every alert, in order per tenant; alert is the row as it was after it.';
+CREATE INDEX IF NOT EXISTS alert_changes_changed_at ON inosec.alert_changes USING brin (changed_at);
 CREATE TABLE IF NOT EXISTS inosec.alert_relay (
     tenant_id uuid PRIMARY KEY,
     sent_seq bigint NOT NULL
@@ -161,6 +162,27 @@ AS $$
 $$;
 
 REVOKE EXECUTE ON FUNCTION inosec.record_alert_changes(uuid[], text[]) FROM PUBLIC;
+
+-- Drops old changes, a portion at a time; those a relay still has to send stay.
+CREATE OR REPLACE FUNCTION inosec.expire_alert_changes(keep interval)
+RETURNS bigint
+LANGUAGE sql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH gone AS (
+        DELETE FROM inosec.alert_changes WHERE (tenant_id, seq) IN (
+            SELECT c.tenant_id, c.seq FROM inosec.alert_changes AS c
+            LEFT JOIN inosec.alert_relay AS r USING (tenant_id)
+            WHERE c.changed_at < now() - greatest(keep, interval '1 day') AND c.seq <= coalesce(r.sent_seq, c.seq)
+            LIMIT 20000
+        )
+        RETURNING 1
+    )
+    SELECT count(*) FROM gone
+$$;
+REVOKE EXECUTE ON FUNCTION inosec.expire_alert_changes(interval) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION inosec.expire_alert_changes(interval) TO inosec_loader;
 
 CREATE TABLE IF NOT EXISTS inosec.correlation_evictions (
     hour timestamptz NOT NULL,

@@ -1,5 +1,5 @@
-//! What has to be done now and then: partitions for tomorrow, small blocks merged, old dead letters
-//! dropped. Any replica may do it at any time: each piece is one transaction, and merging is done by
+//! What has to be done now and then: partitions for tomorrow, small blocks merged, what is old of dead
+//! letters and of alerts' changes dropped. Any replica may do it at any time: each piece is one transaction, and merging is done by
 //! whoever gets the lock.
 
 use std::time::Duration;
@@ -42,6 +42,8 @@ pub struct Maintained {
     pub into: u64,
     /// Partitions of dead letters dropped.
     pub expired: i64,
+    /// Changes of alerts dropped.
+    pub expired_changes: i64,
 }
 
 /// One tenant's blocks of one stream and hour.
@@ -57,9 +59,10 @@ impl Store {
     pub async fn maintain(&self) -> Result<Maintained, Error> {
         let partitions = self.partitions_ahead().await?;
         let expired = self.expire_dead_letters().await?;
+        let expired_changes = self.expire_alert_changes().await?;
         let (merged, into) = self.merge_past_hours().await?;
         metrics::counter!(names::MERGED_BLOCKS).increment(merged);
-        Ok(Maintained { partitions, merged, into, expired })
+        Ok(Maintained { partitions, merged, into, expired, expired_changes })
     }
 
     async fn partitions_ahead(&self) -> Result<i64, Error> {
@@ -76,6 +79,14 @@ impl Store {
         let row = session.query_one(&sql, &[]).await.map_err(Error::at("dropping old dead letters"))?;
         let sql = format!("SELECT inosec.expire_suppressed(interval '{keep} seconds')");
         session.batch_execute(&sql).await.map_err(Error::at("dropping old counts of suppressed matches"))?;
+        Ok(row.get(0))
+    }
+
+    async fn expire_alert_changes(&self) -> Result<i64, Error> {
+        let keep = self.config.alert_change_retention.as_secs();
+        let sql = format!("SELECT inosec.expire_alert_changes(interval '{keep} seconds')");
+        let session = self.session().await?;
+        let row = session.query_one(&sql, &[]).await.map_err(Error::at("dropping old changes of alerts"))?;
         Ok(row.get(0))
     }
 

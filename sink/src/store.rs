@@ -43,6 +43,8 @@ pub struct StoreConfig {
     pub dead_letter_quota: u64,
     /// How long dead letters are kept.
     pub dead_letter_retention: Duration,
+    /// How long changes of alerts are kept.
+    pub alert_change_retention: Duration,
     /// The wall clock, in microseconds UTC.
     pub clock: fn() -> i64,
 }
@@ -63,6 +65,7 @@ impl StoreConfig {
             synchronous_commit: true,
             dead_letter_quota: 1 << 30,
             dead_letter_retention: Duration::from_secs(30 * 86_400),
+            alert_change_retention: Duration::from_secs(30 * 86_400),
             clock,
         }
     }
