@@ -216,6 +216,10 @@ pub struct Correlate {
     pub max_groups: usize,
     /// Events of a tenant that are kept in mind, counted in each group.
     pub max_entries: usize,
+    /// Bytes that groups and events of all tenants may take, about.
+    pub memory: usize,
+    /// How long changes of alerts are kept.
+    pub keep_changes: Duration,
     /// Where changes of alerts are sent, if anywhere.
     pub alerts_topic: Option<String>,
 }
@@ -385,6 +389,7 @@ mod tests {
         let correlate = &config.correlate;
         assert_eq!((correlate.gap, correlate.alert_level), (Duration::from_mins(10), Level::Low));
         assert_eq!(correlate.alerts_topic.as_deref(), Some("a"));
+        assert_eq!((correlate.keep_changes, correlate.memory), (Duration::from_hours(30 * 24), 256 << 20));
         let faulty = [("INOSEC__ROLES", "[\"corelate\"]"), ("INOSEC__CORRELATE__MAX_GROUPS", "0")];
         let faults = parse(SOUND, &faulty).expect_err("faulty").0;
         assert!(faults.iter().any(|fault| fault.contains("corelate")), "{faults:?}");

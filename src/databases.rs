@@ -32,6 +32,7 @@ pub fn store_config(config: &Config, database: &Database) -> StoreConfig {
         synchronous_commit: database.synchronous_commit,
         dead_letter_quota: config.dead_letters.quota_per_day,
         dead_letter_retention: config.dead_letters.retention,
+        alert_change_retention: config.correlate.keep_changes,
         ..StoreConfig::new(database.url.expose(), now)
     }
 }
@@ -68,6 +69,7 @@ pub fn correlate_options(config: &Config) -> Options {
         alert_severity: correlate.alert_level.severity_id(),
         max_groups: correlate.max_groups,
         max_entries: correlate.max_entries,
+        max_bytes: correlate.memory,
         ..Options::default()
     }
 }

@@ -368,7 +368,7 @@ impl Running {
     }
 }
 
-/// Makes partitions ahead of time, merges small raw blocks, drops expired dead letters.
+/// Makes partitions ahead of time, merges small raw blocks, drops old dead letters and changes of alerts.
 async fn keep(store: Arc<Store>) {
     loop {
         if let Err(error) = store.maintain().await {

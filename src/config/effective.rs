@@ -91,7 +91,9 @@ pub(super) fn to_toml(config: &Config) -> String {
         Span(correlate.gap)
     );
     let (groups, entries) = (correlate.max_groups, correlate.max_entries);
-    let _ = writeln!(text, "max_groups = {groups}\nmax_entries = {entries}");
+    let _ = writeln!(text, "memory = \"{}\"", bytes(correlate.memory));
+    let keep = Span(correlate.keep_changes);
+    let _ = writeln!(text, "max_groups = {groups}\nmax_entries = {entries}\nkeep_changes = \"{keep}\"");
     if let Some(topic) = &correlate.alerts_topic {
         let _ = writeln!(text, "alerts_topic = {topic:?}");
     }

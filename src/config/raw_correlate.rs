@@ -5,18 +5,24 @@ use std::time::Duration;
 use inosec_enrich::Level;
 use serde::Deserialize;
 
-use super::units::Span;
+use super::units::{Bytes, Span};
 use super::{Correlate, Role};
 
 /// Few agents keep events back for longer.
 const ALLOWED_LATENESS: Duration = Duration::from_hours(1);
 /// After an hour of silence what a rule finds on a host is another story.
 const GAP: Duration = Duration::from_hours(1);
+/// Who reads changes and was away for longer reads the alerts.
+const KEEP_CHANGES: Duration = Duration::from_hours(30 * 24);
+const LEAST_KEPT: Duration = Duration::from_hours(24);
 /// A year: every event of it would be kept in mind.
 const LONGEST: Duration = Duration::from_hours(366 * 24);
 /// With a million entries about 100 MB for one tenant.
 const MAX_GROUPS: usize = 100_000;
 const MAX_ENTRIES: usize = 1_000_000;
+/// Of all tenants; three and a half million events.
+const MEMORY: Bytes = Bytes(256 << 20);
+const LEAST_MEMORY: Bytes = Bytes(1 << 20);
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -26,6 +32,8 @@ pub(super) struct RawCorrelate {
     alert_level: Option<Level>,
     max_groups: Option<usize>,
     max_entries: Option<usize>,
+    memory: Option<Bytes>,
+    keep_changes: Option<Span>,
     alerts_topic: Option<String>,
 }
 
@@ -53,12 +61,22 @@ impl RawCorrelate {
             faults.push("correlate.alerts_topic is empty: name a topic, or leave it out".to_owned());
         }
         let alerts_topic = self.alerts_topic;
+        let keep_changes = self.keep_changes.map_or(KEEP_CHANGES, |span| span.0);
+        if keep_changes < LEAST_KEPT {
+            faults.push(format!("correlate.keep_changes: at least {}", Span(LEAST_KEPT)));
+        }
+        let memory = self.memory.unwrap_or(MEMORY);
+        if memory.0 < LEAST_MEMORY.0 {
+            faults.push(format!("correlate.memory: at least {LEAST_MEMORY}"));
+        }
         Correlate {
             allowed_lateness,
             gap,
             alert_level: self.alert_level.unwrap_or(Level::High),
             max_groups,
             max_entries,
+            memory: usize::try_from(memory.0).unwrap_or(usize::MAX),
+            keep_changes,
             alerts_topic,
         }
     }

@@ -61,7 +61,8 @@ impl Episodes {
     /// Without events, and without limits.
     #[must_use]
     pub fn new(rules: Arc<Correlations>, options: Options) -> Self {
-        let options = Options { max_groups: usize::MAX, max_entries: usize::MAX, ..options };
+        let options =
+            Options { max_groups: usize::MAX, max_entries: usize::MAX, max_bytes: usize::MAX, ..options };
         Self {
             correlator: Correlator::new(rules, options),
             times: HashMap::new(),

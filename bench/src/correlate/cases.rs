@@ -143,7 +143,8 @@ impl Case {
 
     /// Defaults, but no limits: one tenant has everything.
     pub fn options() -> Options {
-        Options { max_groups: usize::MAX, max_entries: usize::MAX, ..Options::default() }
+        let unlimited = usize::MAX;
+        Options { max_groups: unlimited, max_entries: unlimited, max_bytes: unlimited, ..Options::default() }
     }
 
     /// Events from one number to another; `horizon` is how long those held take to arrive.

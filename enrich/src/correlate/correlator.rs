@@ -29,6 +29,10 @@ pub(super) const AHEAD: usize = 32;
 /// Room kept for events on their way: more than a batch of the road has, far less than a rebuild.
 const WAITING: usize = 16_384;
 
+/// What a group and an event in it take, about; `bench correlate` measures it.
+pub(super) const GROUP_BYTES: usize = 230;
+pub(super) const ENTRY_BYTES: usize = 72;
+
 /// Folds threat events into episodes.
 #[derive(Debug)]
 pub struct Correlator {
@@ -65,6 +69,17 @@ pub(super) struct Tenant {
     on: Vec<bool>,
     pub(super) groups: usize,
     pub(super) entries: usize,
+}
+
+impl Tenant {
+    pub(super) fn bytes(&self) -> usize {
+        bytes(self.groups, self.entries)
+    }
+}
+
+/// What so many groups and events in them take.
+pub(super) fn bytes(groups: usize, entries: usize) -> usize {
+    groups * GROUP_BYTES + entries * ENTRY_BYTES
 }
 
 impl Correlator {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::correlator::{AHEAD, Correlator};
+use super::correlator::{AHEAD, Correlator, ENTRY_BYTES, Tenant, bytes};
 use super::event::Change;
 use super::group::{Group, State};
 use super::points::Point;
@@ -48,18 +48,40 @@ impl Correlator {
     /// Brings tenants back within their limits: the groups whose last event is oldest go.
     pub(super) fn evict(&mut self, changes: &mut Vec<Change>) {
         let (groups, entries) = (self.options.max_groups, self.options.max_entries);
+        let share = self.share();
         for tenant in 0..self.tenants.len() {
             let of = &self.tenants[tenant];
-            if of.groups > groups || of.entries > entries {
-                self.evict_from(tenant as u32, changes);
+            if of.groups > groups || of.entries > entries || of.bytes() > share {
+                self.evict_from(tenant as u32, share, changes);
             }
         }
     }
 
-    fn evict_from(&mut self, tenant: u32, changes: &mut Vec<Change>) {
+    /// What a tenant may have, in bytes, for all to have no more than all may: who has less keeps it.
+    fn share(&self) -> usize {
+        let mut left = self.options.max_bytes;
+        if self.tenants.iter().map(Tenant::bytes).sum::<usize>() <= left {
+            return usize::MAX;
+        }
+        let mut sizes: Vec<usize> = self.tenants.iter().map(Tenant::bytes).collect();
+        sizes.sort_unstable();
+        let count = sizes.len();
+        for (index, size) in sizes.into_iter().enumerate() {
+            let share = left / (count - index);
+            if size > share {
+                return share;
+            }
+            left -= size;
+        }
+        usize::MAX
+    }
+
+    fn evict_from(&mut self, tenant: u32, share: usize, changes: &mut Vec<Change>) {
         // A tenth more than needed, so that a flood doesn't make every batch look at all groups.
-        let (most, most_entries) = (self.options.max_groups, self.options.max_entries);
+        let (most, most_entries) =
+            (self.options.max_groups, self.options.max_entries.min(share / ENTRY_BYTES));
         let (goal, goal_entries) = (most - most / 10, most_entries - most_entries / 10);
+        let goal_bytes = share - share / 10;
         let mut groups: Vec<(i64, Arc<str>, u32, usize)> = self
             .groups
             .iter()
@@ -70,7 +92,7 @@ impl Correlator {
         let of = &self.tenants[tenant as usize];
         let (mut count, mut entries, mut evicted) = (of.groups, of.entries, (0, 0));
         for (_, _, place, size) in groups {
-            if count <= goal && entries <= goal_entries {
+            if count <= goal && entries <= goal_entries && bytes(count, entries) <= goal_bytes {
                 break;
             }
             // One that holds most of all loses its older half: it is what happens now.
@@ -112,7 +134,8 @@ impl Correlator {
                 if cutoff == i64::MAX {
                     recomputed.parents.clear();
                 }
-                matters = cutoff != self.cutoff || !recomputed.stands(plan, self.clock());
+                let lost = plan.monotone && recomputed.points.as_slice().len() < before;
+                matters = cutoff != self.cutoff || lost || !recomputed.stands(plan, self.clock());
             }
         }
         self.tell(&mut group, deltas, changes);

@@ -27,7 +27,8 @@ fn rule(measure: Measure, inputs: &[&str], least: f64) -> Rule {
 }
 
 fn setting(rule: Rule) -> Setting {
-    Setting { rules: vec![rule], lateness: 3_600, max_skew: 600, gap: 3_600, alert_severity: 4, now: NOW }
+    let rules = vec![rule];
+    Setting { rules, lateness: 3_600, max_skew: 600, gap: 3_600, alert_severity: 4, now: NOW, unit: SECOND }
 }
 
 fn at_least(count: f64) -> Setting {
@@ -94,6 +95,27 @@ fn a_pair_whose_second_arrives_first_is_in_order() {
 }
 
 #[test]
+fn an_old_attack_that_arrives_now_makes_its_chain() {
+    let failures = rule(Measure::Count, &["a"], 3.0);
+    let success = Rule { id: "s".to_owned(), generate: false, ..rule(Measure::Order, &["r", "b"], 2.0) };
+    let mut setting = Setting { rules: vec![failures, success], ..at_least(1.0) };
+    let month = 30 * 86_400;
+    let mut events = of_a(&[-month, 10 - month, 20 - month]);
+    events.push(event(1, 3, "b", "u", 30 - month));
+    let mut correlator = support::correlator(&setting);
+    correlator.advance(NOW * SECOND);
+    let opened = correlator.insert(&support::threat_events(&events));
+    assert_eq!(opened.iter().map(|change| change.summary.count).collect::<Vec<_>>(), [4]);
+    // Until it has been there for as long as anything counts.
+    setting.now = NOW + 2 * 3_600;
+    correlator.advance(setting.now * SECOND);
+    assert_eq!(support::episodes(&correlator), setting.episodes(&events));
+    assert_eq!(correlator.episodes().len(), 1);
+    let settled = correlator.advance((NOW + 9 * 3_600) * SECOND);
+    assert_eq!(settled.iter().map(|change| change.kind).collect::<Vec<_>>(), [ChangeKind::Settled]);
+}
+
+#[test]
 fn a_clock_of_the_far_future_expires_nothing() {
     let setting = at_least(5.0);
     let mut correlator = support::correlator(&setting);
@@ -149,6 +171,29 @@ fn what_a_tenant_did_last_survives_its_own_flood() {
     assert!((400..=1_500).contains(&entries), "{entries}");
     let changes = correlator.insert(&support::threat_events(&many[2_999..]));
     assert_eq!(changes.iter().map(|change| change.kind).collect::<Vec<_>>(), [ChangeKind::Grown]);
+}
+
+#[test]
+fn what_all_tenants_hold_is_bounded_and_the_largest_give_way() {
+    let setting = at_least(5.0);
+    // Room for about a thousand events in groups of one.
+    let options = Options { max_bytes: 300_000, ..support::options(&setting) };
+    let mut correlator = Correlator::new(support::correlations(&setting.rules), options);
+    let of = |tenant: u8, ids: std::ops::Range<u32>| -> Vec<Event> {
+        ids.map(|id| event(tenant, id, "a", &format!("u{id}"), 0)).collect()
+    };
+    let quiet = |id: u32| event(9, id, "a", "victim", i64::from(id));
+    correlator.insert(&support::threat_events(&(0..4).map(quiet).collect::<Vec<_>>()));
+    for batch in 0..20 {
+        for tenant in 1..5 {
+            correlator.insert(&support::threat_events(&of(tenant, batch * 100..batch * 100 + 100)));
+        }
+    }
+    let (groups, entries) = correlator.size();
+    assert!((600..=1_050).contains(&entries) && groups == entries - 3, "{groups} {entries}");
+    assert_eq!(correlator.insert(&support::threat_events(&[quiet(4)])).len(), 1, "the quiet one fires");
+    let evicted: Vec<_> = correlator.dropped().evicted.keys().copied().collect();
+    assert!(evicted.len() == 4 && !evicted.contains(&support::tenant(9)), "{evicted:?}");
 }
 
 #[test]
