@@ -1,14 +1,14 @@
 //! Correlation on real servers: the same threat events give the same alerts, whoever is killed, frozen or
 //! without a broker meanwhile. The reference goes by the definitions, over all that was stored.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::conservation::add_tenant;
-use crate::reference::{Event, Found, Measure, Rule, Setting};
+use crate::reference::{Event, Found, Measure, Rule, SECOND, Setting};
 use crate::support::database::Database;
 use crate::support::kafka::{self, Producer};
 use crate::support::process::{Running, Setup};
@@ -18,10 +18,17 @@ use crate::support::{Random, calm, eventually};
 const PARTITIONS: i32 = 3;
 const FAILURE: &str = "7c1fd6a5-0000-4000-8000-000000000001";
 const SUCCESS: &str = "7c1fd6a5-0000-4000-8000-000000000002";
-const WHOAMI: &str = "7c1fd6a5-0000-4000-8000-000000000003";
-const BRUTE: &str = "7c1fd6a5-0000-4000-8000-00000000000a";
+pub const WHOAMI: &str = "7c1fd6a5-0000-4000-8000-000000000003";
+const BEAT: &str = "7c1fd6a5-0000-4000-8000-000000000004";
+pub const BRUTE: &str = "7c1fd6a5-0000-4000-8000-00000000000a";
 const SPRAY: &str = "7c1fd6a5-0000-4000-8000-00000000000b";
-const BROKEN_IN: &str = "7c1fd6a5-0000-4000-8000-00000000000c";
+pub const BROKEN_IN: &str = "7c1fd6a5-0000-4000-8000-00000000000c";
+const FEW: &str = "7c1fd6a5-0000-4000-8000-00000000000d";
+
+/// Seconds of lateness that windows allow that are decided at their end.
+const LATENESS: i64 = 4;
+/// Seconds of the one that is.
+const WINDOW: i64 = 5;
 
 const RULES: &str = r"
 title: Logon failed
@@ -45,6 +52,13 @@ logsource: {product: windows, category: process_creation}
 detection: {selection: {CommandLine|startswith: whoami}, condition: selection}
 level: high
 tags: [attack.t1033]
+---
+title: Beat
+id: 7c1fd6a5-0000-4000-8000-000000000004
+name: beat
+logsource: {product: windows, category: process_creation}
+detection: {selection: {CommandLine|startswith: beat}, condition: selection}
+level: informational
 ---
 title: 'Many failures of {User}'
 id: 7c1fd6a5-0000-4000-8000-00000000000a
@@ -74,45 +88,52 @@ correlation:
   group-by: [User]
   timespan: 3m
   generate: true
+---
+title: Few beats
+id: 7c1fd6a5-0000-4000-8000-00000000000d
+level: medium
+correlation: {type: event_count, rules: [beat], group-by: [host_name], timespan: 5s, condition: {lt: 3}}
 ";
 
 /// The rules as the reference has them.
 fn rules() -> Vec<Rule> {
-    let rule =
-        |id: &str, measure, inputs: &[&str], group: &str, value: Option<&str>, minutes: i64, least| Rule {
-            id: id.to_owned(),
-            measure,
-            inputs: inputs.iter().map(|input| (*input).to_owned()).collect(),
-            group: vec![group.to_owned()],
-            names: BTreeMap::new(),
-            value: value.map(str::to_owned),
-            timespan: minutes * 60,
-            condition: vec![("gte".to_owned(), least)],
-            generate: id == BROKEN_IN,
-        };
+    let rule = |id: &str, measure, inputs: &[&str], group: &str, seconds: i64, condition: (&str, f64)| Rule {
+        id: id.to_owned(),
+        measure,
+        inputs: inputs.iter().map(|input| (*input).to_owned()).collect(),
+        group: vec![group.to_owned()],
+        names: BTreeMap::new(),
+        value: (measure == Measure::Distinct).then(|| "User".to_owned()),
+        timespan: seconds * SECOND,
+        condition: vec![(condition.0.to_owned(), condition.1)],
+        generate: id == BROKEN_IN,
+    };
     vec![
-        rule(BRUTE, Measure::Count, &[FAILURE], "User", None, 2, 4.0),
-        rule(SPRAY, Measure::Distinct, &[FAILURE], "host_name", Some("User"), 1, 4.0),
-        rule(BROKEN_IN, Measure::Order, &[BRUTE, SUCCESS], "User", None, 3, 2.0),
+        rule(BRUTE, Measure::Count, &[FAILURE], "User", 120, ("gte", 4.0)),
+        rule(SPRAY, Measure::Distinct, &[FAILURE], "host_name", 60, ("gte", 4.0)),
+        rule(BROKEN_IN, Measure::Order, &[BRUTE, SUCCESS], "User", 180, ("gte", 2.0)),
+        rule(FEW, Measure::Count, &[BEAT], "host_name", WINDOW, ("lt", 3.0)),
     ]
 }
 
-struct Arena {
-    topic: String,
+/// Servers' part of a test, two tenants and the rules above.
+pub struct Arena {
+    pub topic: String,
     threats: String,
     alerts: String,
-    setup: Setup,
-    database: Database,
-    tenants: Vec<Uuid>,
-    producer: Producer,
+    pub setup: Setup,
+    pub database: Database,
+    pub tenants: Vec<Uuid>,
+    pub producer: Producer,
 }
 
 impl Arena {
-    async fn new(store: Store) -> Self {
-        Self::with(store, "[rules]\npaths = [\"RULES\"]\nmax_per_minute = 100000", "").await
+    pub async fn new(store: Store) -> Self {
+        Self::with(store, "").await
     }
 
-    async fn with(store: Store, rules: &str, correlate: &str) -> Self {
+    /// With these lines of `[correlate]`.
+    pub async fn with(store: Store, correlate: &str) -> Self {
         let database = Database::create(store).await;
         let topic = kafka::topic_name("correlation");
         let (threats, alerts) = (format!("{topic}-threats"), format!("{topic}-alerts"));
@@ -123,7 +144,8 @@ impl Arena {
             "[[topics]]\nname = \"{topic}\"\nstream = \"agent_logs\"\ntenant = \"header\"\n\
              [[topics]]\nname = \"{threats}\"\nstream = \"threat_events\"\ntenant = \"header\"\n\
              [batch]\nmax_rows = 200\nmax_age = \"50ms\"\n[time]\nmax_age = \"36500d\"\n\
-             max_skew = \"1h\"\n[correlate]\nalerts_topic = \"{alerts}\"\n{correlate}\n{rules}\n"
+             max_skew = \"1h\"\n[correlate]\nallowed_lateness = \"{LATENESS}s\"\n\
+             alerts_topic = \"{alerts}\"\n{correlate}\n[rules]\npaths = [\"RULES\"]\nmax_per_minute = 100000\n"
         );
         let setup = Setup::new(&database.url, &topic, &more);
         let rules = setup.folder.join("rules.yml");
@@ -138,7 +160,7 @@ impl Arena {
     }
 
     /// A process event of a host, that says something of a user.
-    fn agent(&self, tenant: usize, what: &str, user: &str, host: &str, time: i64) {
+    pub fn agent(&self, tenant: usize, what: &str, user: &str, host: &str, time: i64) {
         let at = jiff::Timestamp::from_second(time).unwrap();
         let event = json!({
             "EventID": 1, "Channel": "Microsoft-Windows-Sysmon/Operational", "Hostname": host,
@@ -150,7 +172,7 @@ impl Arena {
     }
 
     /// What another producer detected, under its own id.
-    fn foreign(&self, tenant: usize, id: u128, host: &str, time: i64) {
+    pub fn foreign(&self, tenant: usize, id: u128, host: &str, time: i64) {
         let event = json!({
             "id": Uuid::from_u128(id), "signature": "Foreign finding", "severity": "high",
             "detected_at": jiff::Timestamp::from_second(time).unwrap().to_string(), "host_name": host,
@@ -159,8 +181,15 @@ impl Arena {
         self.producer.send(&self.threats, event.to_string().as_bytes(), Some(self.tenants[tenant]));
     }
 
+    /// Writes something else into the configuration.
+    pub fn configure(&self, from: &str, to: &str) {
+        let text = std::fs::read_to_string(&self.setup.config).unwrap();
+        assert!(text.contains(from), "{text}");
+        std::fs::write(&self.setup.config, text.replace(from, to)).unwrap();
+    }
+
     /// Until all was read and correlated.
-    async fn settle(&self, inosec: &Running) {
+    pub async fn settle(&self, inosec: &Running) {
         let sent = self.producer.ledger().len() as i64;
         let what = format!("all of {sent} messages consumed; log: {}", inosec.log.display());
         eventually(&what, Duration::from_secs(300), || async {
@@ -177,17 +206,16 @@ impl Arena {
 
     /// What is stored, as the reference takes it; ids are places in the second list.
     async fn stored(&self) -> (Vec<Event>, Vec<Uuid>) {
-        let sql =
-            "SELECT tenant_id, id, coalesce(rule_id, signature), extract(epoch FROM detected_at)::bigint,
-                extract(epoch FROM ingested_at)::bigint, severity_id, host_name, payload->'fields'->>'User'
+        let sql = "SELECT tenant_id, id, coalesce(rule_id, signature),
+                (extract(epoch FROM detected_at) * 1000000)::bigint,
+                (extract(epoch FROM ingested_at) * 1000000)::bigint, severity_id, host_name,
+                (jsonb_build_object('host_name', host_name, 'user_name', user_name, 'src_ip', host(src_ip),
+                    'dst_ip', host(dst_ip), 'signature', signature) || coalesce(payload->'fields', '{}'))::text
             FROM inosec.threat_events ORDER BY id, tenant_id";
         let (mut events, mut ids) = (Vec::new(), Vec::new());
         for row in self.database.rows(sql, &[]).await {
             let tenant = self.tenants.iter().position(|tenant| *tenant == row.get::<_, Uuid>(0)).unwrap();
-            let host: Option<String> = row.get(6);
-            let mut fields = BTreeMap::new();
-            fields.extend(row.get::<_, Option<String>>(7).map(|user| ("User".to_owned(), user)));
-            fields.extend(host.clone().map(|host| ("host_name".to_owned(), host)));
+            let fields: BTreeMap<String, Value> = serde_json::from_str(row.get(7)).unwrap();
             events.push(Event {
                 tenant: tenant as u8,
                 id: ids.len() as u32,
@@ -195,66 +223,86 @@ impl Arena {
                 time: row.get(3),
                 arrival: row.get(4),
                 severity: row.get(5),
-                host,
-                fields,
+                host: row.get(6),
+                fields: fields
+                    .iter()
+                    .filter_map(|(name, value)| Some((name.clone(), first(value)?)))
+                    .collect(),
             });
             ids.push(row.get(1));
         }
         (events, ids)
     }
 
-    /// The episodes there should be.
-    fn expected(&self, events: &[Event]) -> BTreeSet<Found> {
-        let setting = Setting {
-            rules: rules(),
-            lateness: 3600,
-            max_skew: 3600,
-            gap: 3600,
-            alert_severity: 4,
-            now: events.iter().map(|event| event.arrival).max().unwrap_or(0),
-        };
-        setting.episodes(events)
+    /// Until the clock has passed the end of every window of now, and what it then is.
+    async fn decided(&self) -> i64 {
+        let clock =
+            "SELECT coalesce((extract(epoch FROM clock) * 1000000)::bigint, 0) FROM inosec.correlator";
+        let last =
+            "SELECT (extract(epoch FROM max(ingested_at)) * 1000000)::bigint FROM inosec.threat_events";
+        let last = self.database.number(last).await + (WINDOW + LATENESS) * SECOND;
+        eventually("every window decided", Duration::from_secs(60), || async {
+            let now = self.database.number(clock).await;
+            (now > last).then_some(now)
+        })
+        .await
     }
 
     /// The episodes that alerts show.
     async fn found(&self, ids: &[Uuid]) -> BTreeSet<Found> {
-        let sql = "SELECT a.tenant_id, a.rule_id, array(SELECT value FROM jsonb_each_text(a.grouped_by) ORDER BY key),
-                extract(epoch FROM a.first_seen)::bigint, extract(epoch FROM a.last_seen)::bigint,
+        let sql = "SELECT a.tenant_id, a.rule_id,
+                array(SELECT value FROM jsonb_each_text(a.grouped_by) ORDER BY key COLLATE \"C\"),
+                (extract(epoch FROM a.first_seen) * 1000000)::bigint,
+                (extract(epoch FROM a.last_seen) * 1000000)::bigint,
                 array(SELECT threat_event_id FROM inosec.alert_events AS m WHERE m.alert_id = a.id), a.event_count
             FROM inosec.alerts AS a WHERE a.episode = 'live'";
+        let places: HashMap<&Uuid, u32> = ids.iter().zip(0..).collect();
         let mut found = BTreeSet::new();
         for row in self.database.rows(sql, &[]).await {
             let tenant = self.tenants.iter().position(|tenant| *tenant == row.get::<_, Uuid>(0)).unwrap();
             let events: Vec<Uuid> = row.get(5);
             assert_eq!(events.len() as i64, row.get::<_, i64>(6), "what is counted is there");
-            let mut members: Vec<u32> =
-                events.iter().map(|id| ids.iter().position(|known| known == id).unwrap() as u32).collect();
+            let mut members: Vec<u32> = events.iter().map(|id| places[id]).collect();
             members.sort_unstable();
-            let new = found.insert((tenant as u8, row.get(1), row.get(2), row.get(3), row.get(4), members));
+            let group = row.get::<_, Vec<String>>(2).iter().map(|value| value.to_lowercase()).collect();
+            let new = found.insert((tenant as u8, row.get(1), group, row.get(3), row.get(4), members));
             assert!(new, "one episode, one alert: {row:?}");
         }
         found
     }
 
-    async fn check(&self) {
+    /// Alerts are the episodes of these rules, and their trail is whole. Returns them by rule.
+    pub async fn check(&self, rules: Vec<Rule>) -> BTreeMap<String, usize> {
+        let now = self.decided().await;
         let (events, ids) = self.stored().await;
+        let setting = Setting {
+            rules,
+            lateness: LATENESS * SECOND,
+            max_skew: 3600 * SECOND,
+            gap: 3600 * SECOND,
+            alert_severity: 4,
+            now,
+            unit: 1,
+        };
         let sorted = |(tenant, rule, group, first, last, mut members): Found| {
             members.sort_unstable();
             (tenant, rule, group, first, last, members)
         };
-        let expected: BTreeSet<Found> = self.expected(&events).into_iter().map(sorted).collect();
+        let expected: BTreeSet<Found> = setting.episodes(&events).into_iter().map(sorted).collect();
         let found = self.found(&ids).await;
         let missing: Vec<_> = expected.difference(&found).collect();
         let extra: Vec<_> = found.difference(&expected).collect();
         println!("{} threat events, {} alerts", events.len(), found.len());
         assert!(missing.is_empty() && extra.is_empty(), "missing {missing:#?}\nextra {extra:#?}");
-        assert!(found.len() > 10, "the day holds alerts");
         let own = "SELECT count(*) FROM inosec.threat_events AS e
             JOIN inosec.alert_events AS m ON m.threat_event_id = e.id AND m.tenant_id = e.tenant_id
             JOIN inosec.alerts AS a ON a.id = m.alert_id AND a.episode = 'live' AND NOT a.correlation
             WHERE e.alert_id IS DISTINCT FROM a.id";
         assert_eq!(self.database.number(own).await, 0, "each knows the alert of its own");
         self.check_changes().await;
+        let mut by_rule = BTreeMap::new();
+        found.into_iter().for_each(|found| *by_rule.entry(found.1).or_insert(0) += 1);
+        by_rule
     }
 
     /// Every alert's versions are recorded without a gap, in order, and the last is as the alert is.
@@ -270,12 +318,32 @@ impl Arena {
         assert_eq!(self.database.number(sql).await, 0, "no sequence number is missing");
     }
 
-    async fn end(self, running: Vec<Running>) {
+    pub async fn end(self, running: Vec<Running>) {
         drop(running);
         self.database.drop().await;
         for topic in [&self.topic, &self.threats, &self.alerts] {
             kafka::delete_topic(topic).await;
         }
+    }
+}
+
+/// The first value there is, as text.
+fn first(value: &Value) -> Option<String> {
+    match value {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone()),
+        Value::Array(values) => values.iter().find_map(first),
+        other => Some(other.to_string()),
+    }
+}
+
+/// What hosts say every now and then; some of it so late that its window may have been decided.
+fn send_beats(arena: &Arena, random: &mut Random, number: u64) {
+    let now = jiff::Timestamp::now().as_second();
+    for _ in 0..random.below(8) {
+        let (tenant, host) = (random.below(2) as usize, format!("beat{}", random.below(2)));
+        let late = if random.below(3) == 0 { random.below(WINDOW as u64 + LATENESS as u64 + 3) } else { 0 };
+        arena.agent(tenant, &format!("beat {number}"), "ann", &host, now - late as i64);
     }
 }
 
@@ -316,6 +384,7 @@ async fn alerts_are_the_references_whatever_is_killed() {
         for number in 0..120 {
             send_one(&arena, &mut random, now, kill * 1000 + number);
         }
+        send_beats(&arena, &mut random, kill as u64);
         let victim = random.below(2) as usize;
         tokio::time::sleep(Duration::from_millis(300 + random.below(2_500))).await;
         match kill % 10 {
@@ -343,7 +412,8 @@ async fn alerts_are_the_references_whatever_is_killed() {
         *process = arena.setup.spawn(&[]);
     }
     arena.settle(&running[0]).await;
-    arena.check().await;
+    let found = arena.check(rules()).await;
+    assert!(rules().iter().all(|rule| found[&rule.id] > 2), "the day has alerts of each rule: {found:?}");
     let epoch = arena.database.number("SELECT epoch FROM inosec.correlator").await;
     println!("{kills} kills, {epoch} leaders");
     assert!(epoch > 2, "others came to lead");
@@ -493,10 +563,10 @@ async fn a_broker_that_is_away_holds_up_the_relay_and_not_correlation() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_tenant_says_brings_no_settled_alert_back() {
     let _calm = calm().await;
-    let arena = Arena::with(Store::Timescale, "", "gap = \"1s\"\nallowed_lateness = \"0s\"").await;
-    // A horizon of seconds, that the clock soon leaves behind.
-    let text = std::fs::read_to_string(&arena.setup.config).unwrap();
-    std::fs::write(&arena.setup.config, text.replace("max_skew = \"1h\"", "max_skew = \"1s\"")).unwrap();
+    let arena = Arena::with(Store::Timescale, "gap = \"1s\"").await;
+    // A horizon of seconds, that the clock soon leaves behind: the rules' would be minutes.
+    std::fs::write(arena.setup.folder.join("rules.yml"), "").unwrap();
+    arena.configure("max_skew = \"1h\"", "max_skew = \"1s\"");
     let inosec = arena.setup.start(&[]);
     arena.foreign(0, 1, "ws1", jiff::Timestamp::now().as_second());
     arena.settle(&inosec).await;

@@ -8,6 +8,7 @@ mod bad_input;
 mod bounded;
 mod commands;
 mod conservation;
+mod corpus_alerts;
 mod correlation;
 mod database_faults;
 mod detection;
@@ -20,6 +21,7 @@ mod rules_corpus;
 mod rules_correlation;
 mod streams;
 mod support;
+mod traps;
 
 #[path = "../../enrich/tests/enrich/support.rs"]
 #[expect(dead_code, reason = "the engine's own tests use all of it")]
