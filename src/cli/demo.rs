@@ -32,7 +32,7 @@ const REFRESH: Duration = Duration::from_secs(1);
 const GLANCE: Duration = Duration::from_millis(200);
 /// The exit status after a signal, as shells give it for SIGINT.
 const INTERRUPTED: u8 = 130;
-/// How long storing the rest may take once everything is sent.
+/// How long storing and correlating the rest may take once everything is sent.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, clap::Args)]
@@ -92,7 +92,7 @@ async fn play(stage: &mut Stage, script: Script, seconds: u64) -> Result<(Course
     Ok((course, ledger))
 }
 
-/// Returns the busiest second's events once everything sent is stored, or it took too long.
+/// Returns the busiest second's events once everything sent is stored and correlated, or it took too long.
 async fn watch(observer: &Observer, progress: &Progress, screen: &mut Screen) -> Result<u64, Failure> {
     let mut peak = 0;
     let (mut last, mut stored_then) = (Instant::now(), 0);
@@ -112,7 +112,8 @@ async fn watch(observer: &Observer, progress: &Progress, screen: &mut Screen) ->
             continue;
         }
         let waited = waiting.get_or_insert_with(Instant::now).elapsed();
-        if stored >= progress.sent() || waited > PATIENCE {
+        let done = stored >= progress.sent() && observer.queued().await? == 0;
+        if done || waited > PATIENCE {
             screen.show(&observer.glance(0, progress).await?);
             return Ok(peak);
         }

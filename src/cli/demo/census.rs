@@ -42,6 +42,19 @@ pub struct Detection {
     pub host: String,
 }
 
+/// An alert.
+#[derive(Debug)]
+pub struct Alert {
+    /// 0 to 100.
+    pub risk: i16,
+    /// Its threat events.
+    pub events: u64,
+    /// What happened.
+    pub title: String,
+    /// Where.
+    pub hosts: Vec<String>,
+}
+
 /// Everything that is stored.
 #[derive(Debug, Default)]
 pub struct Census {
@@ -58,6 +71,12 @@ pub struct Census {
     pub derived: u64,
     /// What our rules found: severity, title, how often.
     pub detected: Vec<(i16, String, u64)>,
+    /// The gravest alerts.
+    pub alerts: Vec<Alert>,
+    /// All of them.
+    pub alert_count: u64,
+    /// Transactions whose threat events are not correlated yet.
+    pub queued: u64,
     /// Rows of `agent_logs` whose place in Kafka another row has too.
     pub repeated: u64,
     /// What `event_counts` says.
@@ -148,6 +167,9 @@ impl Observer {
             foreign: self.threats("NOT EXISTS").await?,
             derived: self.threats("EXISTS").await?,
             detected: self.detected().await?,
+            alerts: self.alerts().await?,
+            alert_count: self.number("SELECT count(*) FROM inosec.alerts").await?,
+            queued: self.queued().await?,
             repeated: self
                 .number(
                     "SELECT count(*) - count(DISTINCT (kafka_topic_id, kafka_partition, kafka_offset)) \
@@ -207,6 +229,25 @@ impl Observer {
             GROUP BY 1, 2 ORDER BY 1 DESC, 3 DESC, 2";
         let rows = self.client.query(sql, &[]).await?;
         Ok(rows.iter().map(|row| (row.get(0), row.get(1), positive(row.get(2)))).collect())
+    }
+
+    async fn alerts(&self) -> Result<Vec<Alert>, Failure> {
+        let sql = "SELECT risk_score, event_count, title,
+                array(SELECT jsonb_array_elements_text(entities->'hosts'))
+            FROM inosec.alerts WHERE episode = 'live' ORDER BY risk_score DESC, event_count DESC, title LIMIT 10";
+        let rows = self.client.query(sql, &[]).await?;
+        let alert = |row: &tokio_postgres::Row| Alert {
+            risk: row.get(0),
+            events: positive(row.get(1)),
+            title: row.get(2),
+            hosts: row.get(3),
+        };
+        Ok(rows.iter().map(alert).collect())
+    }
+
+    /// Transactions whose threat events are not correlated yet.
+    pub async fn queued(&self) -> Result<u64, Failure> {
+        self.number("SELECT count(*) FROM inosec.correlation_queue").await
     }
 
     /// Reads every message back.

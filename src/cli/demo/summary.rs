@@ -77,6 +77,7 @@ impl Summary {
         let mut checks = vec![
             check("messages sent = acknowledged by the broker", ledger.sent, ledger.acknowledged),
             check("messages sent = rows + dead letters + repeats dropped", ledger.sent, accounted),
+            check("transactions with threat events that were not correlated", 0, census.queued),
             check("rows of agent_logs that are there twice (by Kafka offset)", 0, census.repeated),
             check(
                 "rows counted by the hour = rows",
@@ -120,6 +121,7 @@ impl Summary {
         let mut text = String::new();
         self.stored(&mut text);
         self.detected(&mut text);
+        self.alerted(&mut text);
         self.rejected(&mut text);
         self.promise(&mut text);
         self.speed(&mut text);
@@ -160,6 +162,17 @@ impl Summary {
             0 if detected.is_empty() => text.push_str("  nothing\n"),
             0 => {}
             more => drop(writeln!(text, "  and {more} more titles")),
+        }
+    }
+
+    fn alerted(&self, text: &mut String) {
+        let census = &self.census;
+        let _ = writeln!(text, "\nALERTS correlated of these: {}", grouped(census.alert_count));
+        for alert in &census.alerts {
+            let (risk, events, title) = (alert.risk, alert.events, &alert.title);
+            let hosts = alert.hosts.iter().take(2).map(String::as_str).collect::<Vec<_>>().join(", ");
+            let more = if alert.hosts.len() > 2 { ", …" } else { "" };
+            let _ = writeln!(text, "  risk {risk:>3}  events {events:>5}  {title:.64}  ({hosts}{more})");
         }
     }
 
@@ -253,6 +266,7 @@ impl Summary {
             "repeats_dropped": course.delays.duplicates,
             "tenants": census.tenants.iter().map(tenant).collect::<Vec<_>>(),
             "detections": census.detected.iter().map(|(severity, title, count)| json!({ "severity_id": severity, "title": title, "count": count })).collect::<Vec<_>>(),
+            "alerts": census.alert_count,
             "dead_letters": census.letters.iter().map(letter).collect::<Vec<_>>(),
             "formats": census.formats.iter().map(|(name, count)| json!({ "format": name, "rows": count })).collect::<Vec<_>>(),
             "messages_in_blocks": census.in_blocks,
@@ -277,6 +291,10 @@ const STATEMENTS: &[(&str, &str)] = &[
     (
         "the gravest detections",
         "SELECT detected_at, severity_id, source, host_name, signature FROM inosec.threat_events\n      WHERE severity_id >= 4 ORDER BY detected_at;",
+    ),
+    (
+        "the alerts, gravest first",
+        "SELECT risk_score, title, event_count, first_seen, last_seen, entities FROM inosec.alerts\n      WHERE episode = 'live' ORDER BY risk_score DESC, last_seen DESC;",
     ),
     (
         "the shape of the day",
