@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use inosec_schemas::Catalog;
 
+use crate::canary;
 use crate::corpus::{Choice, Corpus};
 use crate::error::{At, Result};
 use crate::kafka::{self, Topic};
-use crate::latency;
+use crate::latency::{self, Latency};
 use crate::limits::{Captured, Limits};
 use crate::machine::Machine;
 use crate::micro;
@@ -145,7 +146,7 @@ impl<'a> Run<'a> {
         println!("topic of {events} events filled in {:.1} s\n", took.as_secs_f64());
         if self.args.road_only {
             let (off, _) = self.road().await?;
-            if let Some(on) = self.ruled(self.args.events.into()).await? {
+            if let Some((on, _)) = self.ruled(self.args.events.into()).await? {
                 println!("with rules: {:.2} of the rate without", on.rate / off.rate);
             }
             return Ok(());
@@ -161,7 +162,7 @@ impl<'a> Run<'a> {
         let (road, delay) = self.road().await?;
         // Delays added to the topic.
         let all = u64::from(self.args.events) + delay.as_ref().map_or(0, |delay| delay.events);
-        let ruled = self.ruled(all).await?;
+        let (ruled, alerts) = self.ruled(all).await?.unzip();
         let prices = self.prices(&captured).await?;
         let report = Report {
             machine,
@@ -176,6 +177,7 @@ impl<'a> Run<'a> {
             road,
             ruled,
             delay,
+            alerts,
             prices,
         };
         report.write(self.args.out.as_deref())
@@ -231,7 +233,7 @@ impl<'a> Run<'a> {
         Ok(micro)
     }
 
-    async fn road(&mut self) -> Result<(Phase, Option<latency::Latency>)> {
+    async fn road(&mut self) -> Result<(Phase, Option<Latency>)> {
         let events = u64::from(self.args.events);
         let (mut inosec, phase) =
             road::run(self.topic, self.hot, &mut self.parties, events, PHASE, &[]).await?;
@@ -250,22 +252,50 @@ impl<'a> Run<'a> {
         Ok((phase, Some(delay)))
     }
 
-    /// The same road, rules on, into a database of its own.
-    async fn ruled(&mut self, events: u64) -> Result<Option<Phase>> {
+    /// The same road, rules on, into a database of its own; and how long alerts take at half its rate.
+    async fn ruled(&mut self, events: u64) -> Result<Option<(Phase, Latency)>> {
         if self.args.rules.is_empty() {
             return Ok(None);
         }
         let database = Database::create(self.timescale, self.corpus, self.catalog).await?;
-        let run = road::run(self.topic, &database, &mut self.parties, events, PHASE, &self.args.rules).await;
-        let phase = match run {
-            Ok((mut inosec, phase)) => inosec.stop().map(|()| phase),
-            Err(error) => Err(error),
-        };
+        let result = self.ruled_into(&database, events).await;
         self.parties.contender = None;
-        let matches = database.number("SELECT count(*) FROM inosec.threat_events").await;
         database.drop().await?;
-        println!("  {} threat events", matches?);
-        phase.map(Some)
+        result.map(Some)
+    }
+
+    async fn ruled_into(&mut self, database: &Database, events: u64) -> Result<(Phase, Latency)> {
+        let mut rules = self.args.rules.clone();
+        rules.push(canary::RULE.into());
+        let (mut inosec, phase) =
+            road::run(self.topic, database, &mut self.parties, events, PHASE, &rules).await?;
+        let queued = "SELECT count(*) FROM inosec.correlation_queue";
+        let behind = database.number(queued).await?;
+        let started = Instant::now();
+        while database.number(queued).await? > 0 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let (matches, alerts) = (
+            database.number("SELECT count(*) FROM inosec.threat_events").await?,
+            database.number("SELECT count(*) FROM inosec.alerts").await?,
+        );
+        let took = started.elapsed().as_secs_f64();
+        println!(
+            "  {matches} threat events, {alerts} alerts; {behind} transactions queued, correlated in {took:.1} s"
+        );
+        let measuring = canary::measure(
+            self.topic,
+            self.corpus,
+            database,
+            &mut inosec,
+            phase.rate / 2.0,
+            self.args.seconds,
+        );
+        let delay = within(PHASE, "alerts", Box::pin(measuring)).await?;
+        println!("from an event to its alert:");
+        delay.print();
+        inosec.stop()?;
+        Ok((phase, delay))
     }
 
     async fn prices(&self, captured: &Captured) -> Result<Vec<Phase>> {

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use inosec_schemas::TenantId;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
@@ -131,15 +132,23 @@ impl<'a> Producer<'a> {
 
     /// Sends the next event.
     pub fn send(&mut self) -> Result<()> {
-        let place = self.next;
-        let tenant = self.corpus.tenant(place);
+        let (corpus, place) = (self.corpus, self.next);
+        let micros = if place.is_multiple_of(SAMPLE) { self.started.elapsed().as_micros().max(1) } else { 0 };
+        self.put(corpus.tenant(place), corpus.value(place), micros as usize)
+    }
+
+    /// Sends something that is not of the corpus, untimed.
+    pub fn send_other(&mut self, tenant: TenantId, value: &[u8]) -> Result<()> {
+        self.put(tenant, value, 0)
+    }
+
+    fn put(&mut self, tenant: TenantId, value: &[u8], micros: usize) -> Result<()> {
         let index = self.corpus.tenants().iter().position(|known| *known == tenant).unwrap_or(0);
         let header = Header { key: "inosec-tenant", value: Some(self.tenants[index].as_str()) };
-        let micros = if place.is_multiple_of(SAMPLE) { self.started.elapsed().as_micros().max(1) } else { 0 };
         let mut record: BaseRecord<'_, (), [u8], usize> =
-            BaseRecord::with_opaque_to(&self.topic.name, micros as usize)
-                .payload(self.corpus.value(place))
-                .partition((place % self.topic.partitions as usize) as i32)
+            BaseRecord::with_opaque_to(&self.topic.name, micros)
+                .payload(value)
+                .partition((self.next % self.topic.partitions as usize) as i32)
                 .headers(OwnedHeaders::new_with_capacity(1).insert(header));
         loop {
             match self.inner.send(record) {

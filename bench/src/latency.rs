@@ -19,9 +19,9 @@ use crate::stats::{bucket, delays, percentile, since};
 /// Between two looks at the offsets.
 const LOOK: Duration = Duration::from_millis(3);
 /// The producer's own wait for a fuller request, part of the delay.
-const LINGER: Duration = Duration::from_millis(5);
+pub const LINGER: Duration = Duration::from_millis(5);
 /// After the last event was sent, how long the last commit may take.
-const REST: Duration = Duration::from_secs(30);
+pub const REST: Duration = Duration::from_secs(30);
 
 /// Delays in seconds.
 #[derive(Debug, Clone, Serialize)]
@@ -42,16 +42,33 @@ pub struct Latency {
 }
 
 impl Latency {
+    pub fn new(wanted_rate: f64, events: u64, took: Duration, delays: &[f64]) -> Self {
+        Self {
+            wanted_rate,
+            rate: events as f64 / took.as_secs_f64().max(1e-3),
+            events,
+            timed: delays.len(),
+            p50: percentile(delays, 0.5),
+            p90: percentile(delays, 0.9),
+            p99: percentile(delays, 0.99),
+            p999: percentile(delays, 0.999),
+            max: percentile(delays, 1.0),
+            own_p50_below: None,
+            own_p99_below: None,
+        }
+    }
+
+    pub fn text(&self) -> String {
+        let Self { rate, events, timed, p50, p90, p99, p999, max, .. } = self;
+        let [p50, p90, p99, p999, max] = [p50, p90, p99, p999, max].map(|seconds| seconds * 1e3);
+        format!(
+            "{rate:.0} events/s, {timed} of {events} timed: p50 {p50:.0} ms, p90 {p90:.0} ms, p99 {p99:.0} ms, \
+             p99.9 {p999:.0} ms, max {max:.0} ms"
+        )
+    }
+
     pub fn print(&self) {
-        let Self { rate, timed, p50, p90, p99, p999, max, .. } = self;
-        println!(
-            "delay at {rate:.0}/s, {timed} timed: p50 {:.0} ms, p90 {:.0}, p99 {:.0}, p99.9 {:.0}, max {:.0} ms",
-            p50 * 1e3,
-            p90 * 1e3,
-            p99 * 1e3,
-            p999 * 1e3,
-            max * 1e3
-        );
+        println!("delay at {}", self.text());
         if let (Some(p50), Some(p99)) = (self.own_p50_below, self.own_p99_below) {
             println!("  inosec's own histogram: p50 below {p50} s, p99 below {p99} s");
         }
@@ -76,10 +93,17 @@ pub async fn measure(
     let (stop, stopped) = watch::channel(None);
     // On another thread of the runtime, while the sending blocks this one.
     let looking = tokio::spawn(look(database.url.clone(), topic.name.clone(), origin, stopped));
-    let sent = tokio::task::block_in_place(|| send(topic, corpus, origin, rate, seconds));
+    let sending = || {
+        let mut producer = Producer::new(topic, corpus, LINGER)?;
+        producer.started = origin;
+        let took = send(&mut producer, rate, seconds, |_| Ok(()))?;
+        let events = producer.sent() as u64;
+        Ok((producer.finish()?, events, took))
+    };
+    let sent: Result<(Vec<Sent>, u64, Duration)> = tokio::task::block_in_place(sending);
     // The looking ends by itself once all of them are there; if it failed, it says so below.
-    let _ = stop.send(Some(sent.as_ref().map_or(0, |(_, events)| *events as u64)));
-    let (sent, events) = sent?;
+    let _ = stop.send(Some(sent.as_ref().map_or(0, |(_, events, _)| *events)));
+    let (sent, events, took) = sent?;
     let looks = looking.await.at("looking at the offsets")??;
     inosec.alive()?;
     let filled = since(&before, &inosec.histogram(name)?);
@@ -87,46 +111,29 @@ pub async fn measure(
     let timed: Vec<(Duration, Sent)> = sent.iter().map(|sent| (sent.at, *sent)).collect();
     let delays: Option<Vec<f64>> = delays(&timed, &looks, seen).into_iter().collect();
     let delays = delays.at("a timed event was never seen")?;
-    let took = match (sent.first(), sent.last()) {
-        (Some(first), Some(last)) => (last.at - first.at).as_secs_f64(),
-        _ => 0.0,
-    };
-    Ok(Latency {
-        wanted_rate: rate,
-        rate: events as f64 / took.max(1e-3),
-        events: events as u64,
-        timed: delays.len(),
-        p50: percentile(&delays, 0.5),
-        p90: percentile(&delays, 0.9),
-        p99: percentile(&delays, 0.99),
-        p999: percentile(&delays, 0.999),
-        max: percentile(&delays, 1.0),
-        own_p50_below: bucket(&filled, 0.5),
-        own_p99_below: bucket(&filled, 0.99),
-    })
+    let own = |share| bucket(&filled, share);
+    let (own_p50_below, own_p99_below) = (own(0.5), own(0.99));
+    Ok(Latency { own_p50_below, own_p99_below, ..Latency::new(rate, events, took, &delays) })
 }
 
-fn send(
-    topic: &Topic,
-    corpus: &Corpus,
-    origin: Instant,
+/// Sends the corpus at a rate, and whatever else is to be sent meanwhile; how long it took.
+pub fn send(
+    producer: &mut Producer<'_>,
     rate: f64,
     seconds: u64,
-) -> Result<(Vec<Sent>, usize)> {
-    let mut producer = Producer::new(topic, corpus, LINGER)?;
-    producer.started = origin;
+    mut also: impl FnMut(&mut Producer<'_>) -> Result<()>,
+) -> Result<Duration> {
     // Connecting is not what is measured.
-    let begin = origin.elapsed();
-    let until = begin + Duration::from_secs(seconds);
-    while origin.elapsed() < until {
-        let due = ((origin.elapsed() - begin).as_secs_f64() * rate) as usize;
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_secs(seconds) {
+        let due = (begin.elapsed().as_secs_f64() * rate) as usize;
         while producer.sent() < due {
             producer.send()?;
         }
+        also(producer)?;
         std::thread::park_timeout(Duration::from_millis(1));
     }
-    let events = producer.sent();
-    Ok((producer.finish()?, events))
+    Ok(begin.elapsed())
 }
 
 /// Looks until the offsets have moved by what was sent.

@@ -2,6 +2,7 @@
 //! raw limits of what it stands on. A speed claim in the README links to a run made by this program.
 
 mod blocks;
+mod canary;
 mod copyform;
 mod corpus;
 mod correlate;

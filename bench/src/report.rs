@@ -34,6 +34,9 @@ pub struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ruled: Option<Phase>,
     pub delay: Option<Latency>,
+    /// From an event to its alert, rules on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alerts: Option<Latency>,
     pub prices: Vec<Phase>,
 }
 
@@ -223,21 +226,15 @@ impl Report {
     }
 
     fn delays(&self, text: &mut String) {
-        let Some(delay) = &self.delay else { return };
-        let _ = writeln!(
-            text,
-            "Delay from the producer's call to the commit, seen from outside, at {:.0} events/s (half the road's \
-             rate), {} of {} events timed: p50 {:.0} ms, p90 {:.0} ms, p99 {:.0} ms, p99.9 {:.0} ms, max {:.0} ms. \
-             The producer lingers 5 ms; a batch waits up to 250 ms for its fill.\n",
-            delay.rate,
-            delay.timed,
-            delay.events,
-            delay.p50 * 1e3,
-            delay.p90 * 1e3,
-            delay.p99 * 1e3,
-            delay.p999 * 1e3,
-            delay.max * 1e3
-        );
+        if let Some(delay) = &self.delay {
+            let what = "to the commit, seen from outside, at half the road's rate";
+            let _ = writeln!(text, "Delay from the producer's call {what}: {}.\n", delay.text());
+        }
+        if let Some(delay) = &self.alerts {
+            let what = "to the alert in `alert_changes`, at half the rate with rules on";
+            let _ = writeln!(text, "Delay from the producer's call {what}: {}.\n", delay.text());
+        }
+        text.push_str("The producer lingers 5 ms; a batch waits up to 250 ms for its fill.\n\n");
     }
 
     fn prices(&self, text: &mut String) {
