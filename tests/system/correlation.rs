@@ -414,6 +414,10 @@ async fn alerts_are_the_references_whatever_is_killed() {
     arena.settle(&running[0]).await;
     let found = arena.check(rules()).await;
     assert!(rules().iter().all(|rule| found[&rule.id] > 2), "the day has alerts of each rule: {found:?}");
+    let taken_back = "SELECT count(*) FROM inosec.alert_changes
+        WHERE alert->>'rule_id' = $1 AND kind IN ('shrunk', 'withdrawn')";
+    let taken_back: i64 = arena.database.rows(taken_back, &[&FEW]).await[0].get(0);
+    assert_eq!(taken_back, 0, "what is decided at a window's end is decided once");
     let epoch = arena.database.number("SELECT epoch FROM inosec.correlator").await;
     println!("{kills} kills, {epoch} leaders");
     assert!(epoch > 2, "others came to lead");
