@@ -381,8 +381,17 @@ impl Correlator {
         events: &mut Vec<Point>,
         forgetting: bool,
     ) -> (bool, Vec<Delta>) {
-        let parents = self.parents(group, plan);
         let changed = std::mem::take(&mut group.changed);
+        let moved = std::mem::take(&mut group.moved);
+        group.points_mut().absorb(events);
+        if let State::Recomputed(recomputed) = &group.state
+            && !moved
+            && !forgetting
+            && recomputed.misses(plan, events)
+        {
+            return (changed, Vec::new());
+        }
+        let parents = self.parents(group, plan);
         match &mut group.state {
             State::Sliding(sliding) => {
                 let deltas = sliding.apply(plan, events, &mut self.numbers, &mut self.tally);
@@ -446,6 +455,7 @@ impl Correlator {
                 recomputed.parents.insert(place);
                 group.newest = group.newest.max(newest);
             }
+            group.moved = true;
             self.mark(child);
         }
     }

@@ -130,11 +130,11 @@ impl Correlator {
                 }
             }
             State::Recomputed(recomputed) => {
+                let lost = recomputed.loses(plan, cutoff, limit);
                 recomputed.points.forget(cutoff, limit);
                 if cutoff == i64::MAX {
                     recomputed.parents.clear();
                 }
-                let lost = plan.monotone && recomputed.points.as_slice().len() < before;
                 matters = cutoff != self.cutoff || lost || !recomputed.stands(plan, self.clock());
             }
         }

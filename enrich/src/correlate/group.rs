@@ -36,6 +36,8 @@ pub(super) struct Group {
     pub(super) dirty: bool,
     /// Whether its episodes changed besides.
     pub(super) changed: bool,
+    /// Whether episodes that are its inputs changed.
+    pub(super) moved: bool,
     pub(super) state: State,
     /// What its episodes have in common, once they are told of.
     pub(super) identity: Option<Arc<Identity>>,
@@ -67,6 +69,7 @@ impl Group {
             expires: i64::MAX,
             dirty: false,
             changed: false,
+            moved: false,
             counted: 0,
             state,
             identity: None,

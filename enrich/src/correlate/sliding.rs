@@ -41,16 +41,15 @@ struct Merged<'a> {
 }
 
 impl Sliding {
-    /// Takes in events, of which only the new remain.
+    /// Works out what new events change, which the group has already.
     pub(super) fn apply(
         &mut self,
         plan: &Plan,
-        events: &mut Vec<Point>,
+        events: &[Point],
         numbers: &mut Numbers,
         tally: &mut Tally,
     ) -> Vec<Delta> {
         let window = plan.rule.timespan;
-        self.points.absorb(events);
         let (Some(first), Some(last)) = (events.first(), events.last()) else { return Vec::new() };
         let mut anchors = Vec::new();
         self.fresh_anchors(plan, events, tally, &mut anchors);
@@ -87,7 +86,7 @@ impl Sliding {
     }
 
     /// Drops what arrived before `cutoff`, none of which was at `limit` or later, and returns the numbers
-    /// that are gone; none if nothing was dropped.
+    /// that are gone; none if no span lost anything.
     pub(super) fn forget(
         &mut self,
         plan: &Plan,
@@ -101,6 +100,9 @@ impl Sliding {
         let ending = self.spans[..touched].iter().filter(|span| span.last <= lost);
         let ending: Vec<_> = ending.map(|span| (span.number, self.extent(span, window))).collect();
         self.points.forget(cutoff, limit);
+        if touched == 0 {
+            return None;
+        }
         let old: Vec<Span> = self.spans.drain(..touched).collect();
         let (mut spans, mut anchors) = (Vec::new(), Vec::new());
         for span in old {

@@ -17,6 +17,8 @@ pub(super) struct Recomputed {
     pub(super) points: Points,
     /// The groups whose episodes are inputs.
     pub(super) parents: BTreeSet<u32>,
+    /// These episodes, as they were when all was worked out.
+    inputs: Vec<Input>,
     pub(super) episodes: Vec<Whole>,
     /// When the next window is decided.
     pub(super) due: Option<i64>,
@@ -25,9 +27,10 @@ pub(super) struct Recomputed {
 }
 
 /// What episodes are worked out from.
+#[derive(Clone, Copy)]
 pub(super) struct Given<'a> {
-    /// New events.
-    pub(super) events: &'a mut Vec<Point>,
+    /// New events, which the group has already.
+    pub(super) events: &'a [Point],
     pub(super) parents: &'a [Parental],
     pub(super) clock: Clock,
     /// Whether only the horizon or a limit took something.
@@ -39,6 +42,7 @@ impl Default for Recomputed {
         Self {
             points: Points::default(),
             parents: BTreeSet::new(),
+            inputs: Vec::new(),
             episodes: Vec::new(),
             due: None,
             since: i64::MAX,
@@ -80,11 +84,12 @@ impl Recomputed {
         numbers: &mut Numbers,
     ) -> (bool, Vec<Delta>) {
         let Given { events, parents, clock, forgetting } = given;
-        self.points.absorb(events);
         if !plan.has_parents && !forgetting && self.wait(plan, events.first(), clock) {
             return (false, Vec::new());
         }
-        let parts = self.parts(parents);
+        self.inputs.clear();
+        self.inputs.extend(parents.iter().map(|parent| parent.input));
+        let parts = parts(self.points.as_slice(), parents);
         let mut episodes = if plan.monotone {
             sliding(plan, &parts)
         } else {
@@ -100,6 +105,22 @@ impl Recomputed {
         (changed, deltas)
     }
 
+    /// Whether new events change nothing, if that is quickly told: no window is satisfied that they are in. The
+    /// other inputs must be as they were.
+    pub(super) fn misses(&self, plan: &Plan, events: &[Point]) -> bool {
+        let (Some(first), Some(last)) = (events.first(), events.last()) else { return plan.monotone };
+        if !plan.monotone {
+            return false;
+        }
+        let window = plan.rule.timespan;
+        let (low, high) = (first.time.saturating_sub(window), last.time.saturating_add(window));
+        let points = &self.points.as_slice()[self.points.from(low)..self.points.until(high)];
+        let near = self.inputs.iter().filter(|input| input.until >= low && input.since <= high);
+        let near: Vec<Parental> = near.map(|input| Parental { input: *input, members: Vec::new() }).collect();
+        let touches = |anchor: &i64| *anchor <= last.time && anchor.saturating_add(window) >= first.time;
+        !anchors(plan, &parts(points, &near)).iter().any(touches)
+    }
+
     /// Whether nothing is to be decided yet: the first new event is of a window that comes later.
     fn wait(&mut self, plan: &Plan, first: Option<&Point>, clock: Clock) -> bool {
         let window = plan.rule.timespan;
@@ -112,29 +133,35 @@ impl Recomputed {
         waits
     }
 
-    /// Whether the episodes stay as they are with what the horizon leaves.
+    /// Whether episodes may lose a member with what arrived before `cutoff`, none of which was at `limit` or later.
+    pub(super) fn loses(&self, plan: &Plan, cutoff: i64, limit: i64) -> bool {
+        let lost = self.points.last_expired(cutoff, limit).filter(|_| plan.monotone);
+        lost.is_some_and(|lost| self.episodes.iter().any(|episode| episode.extent().0 <= lost))
+    }
+
+    /// Whether decided windows stay within the horizon.
     pub(super) fn stands(&self, plan: &Plan, clock: Clock) -> bool {
         self.since >= clock.floor.saturating_add(plan.reach_in)
     }
+}
 
-    /// The inputs, by `until`.
-    fn parts<'a>(&'a self, parents: &'a [Parental]) -> Vec<Part<'a>> {
-        let events = self.points.as_slice().iter().map(|point| Part {
-            input: Input { since: point.time, until: point.time, slot: point.slot, value: point.value },
-            event: Some(point.key()),
-            arrival: point.arrival,
-            parent: &[],
-        });
-        let episodes = parents.iter().map(|parent| Part {
-            input: parent.input,
-            event: None,
-            arrival: i64::MIN,
-            parent: &parent.members,
-        });
-        let mut parts: Vec<Part<'a>> = events.chain(episodes).collect();
-        parts.sort_by_key(|part| (part.input.until, part.input.since));
-        parts
-    }
+/// The inputs, by `until`.
+fn parts<'a>(points: &'a [Point], parents: &'a [Parental]) -> Vec<Part<'a>> {
+    let events = points.iter().map(|point| Part {
+        input: Input { since: point.time, until: point.time, slot: point.slot, value: point.value },
+        event: Some(point.key()),
+        arrival: point.arrival,
+        parent: &[],
+    });
+    let episodes = parents.iter().map(|parent| Part {
+        input: parent.input,
+        event: None,
+        arrival: i64::MIN,
+        parent: &parent.members,
+    });
+    let mut parts: Vec<Part<'a>> = events.chain(episodes).collect();
+    parts.sort_by_key(|part| (part.input.until, part.input.since));
+    parts
 }
 
 /// Episodes of a monotone rule whose inputs may last: a window that is satisfied stays so when it begins
