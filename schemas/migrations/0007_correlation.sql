@@ -146,7 +146,8 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     WITH changed AS (
         SELECT a.tenant_id, a.id, a.version, c.kind, to_jsonb(a) AS alert,
-            row_number() OVER (PARTITION BY a.tenant_id ORDER BY c.place) AS place
+            row_number() OVER (PARTITION BY a.tenant_id ORDER BY c.place) AS place,
+            count(*) OVER (PARTITION BY a.tenant_id) AS of_tenant
         FROM unnest(ids, kinds) WITH ORDINALITY AS c (id, kind, place) JOIN inosec.alerts AS a USING (id)
     ), counted AS (
         INSERT INTO inosec.alert_sequences AS known (tenant_id, last_seq)
@@ -155,9 +156,7 @@ AS $$
         RETURNING tenant_id, last_seq
     )
     INSERT INTO inosec.alert_changes (tenant_id, seq, alert_id, version, kind, alert)
-    SELECT c.tenant_id,
-        n.last_seq - (SELECT count(*) FROM changed AS all_of WHERE all_of.tenant_id = c.tenant_id) + c.place,
-        c.id, c.version, c.kind, c.alert
+    SELECT c.tenant_id, n.last_seq - c.of_tenant + c.place, c.id, c.version, c.kind, c.alert
     FROM changed AS c JOIN counted AS n USING (tenant_id)
 $$;
 

@@ -137,22 +137,3 @@ async fn old_letters_expire_and_partitions_are_ahead() {
     })
     .await;
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn old_changes_of_alerts_expire_once_they_are_sent() {
-    each(async |database| {
-        let store = database.store().await;
-        let changes = "INSERT INTO inosec.alert_changes (tenant_id, seq, alert_id, version, kind, changed_at, alert)
-            SELECT tenant, seq, tenant, seq, 'grown', now() - interval '9 days' * (5 - seq), '{}'
-            FROM generate_series(1, 4) AS seq,
-                unnest(ARRAY['00000000-0000-4000-8000-000000000001', '00000000-0000-4000-8000-000000000002']::uuid[])
-                    AS tenant;
-            INSERT INTO inosec.alert_relay VALUES ('00000000-0000-4000-8000-000000000002', 0)";
-        database.admin().await.batch_execute(changes).await.expect("inserts");
-        assert_eq!(store.maintain().await.expect("maintains").expired_changes, 1);
-        let left = "SELECT count(*) FROM inosec.alert_changes WHERE changed_at < now() - interval '30 days'";
-        assert_eq!(database.count(left).await, 1, "the one that is to be sent");
-        assert_eq!(database.count("SELECT count(*) FROM inosec.alert_changes").await, 7);
-    })
-    .await;
-}
