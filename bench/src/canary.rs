@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use crate::corpus::Corpus;
 use crate::error::{At, Error, Result};
 use crate::kafka::{Producer, Topic};
-use crate::latency::{LINGER, Latency, REST, send};
+use crate::latency::{LINGER, Latency, REST, WARM_UP, send};
 use crate::postgres::{Database, connect};
 use crate::road::Inosec;
 
@@ -41,7 +41,7 @@ pub async fn measure(
     let sending = || {
         let mut producer = Producer::new(topic, corpus, LINGER)?;
         let took = send(&mut producer, rate, seconds, |producer| {
-            if sent.last().is_none_or(|last| origin.elapsed() >= *last + EVERY) {
+            if origin.elapsed() >= sent.last().map_or(WARM_UP, |last| *last + EVERY) {
                 sent.push(origin.elapsed());
                 producer.send_other(tenant, event(sent.len() - 1).as_bytes())?;
             }

@@ -234,7 +234,10 @@ impl Report {
             let what = "to the alert in `alert_changes`, at half the rate with rules on";
             let _ = writeln!(text, "Delay from the producer's call {what}: {}.\n", delay.text());
         }
-        text.push_str("The producer lingers 5 ms; a batch waits up to 250 ms for its fill.\n\n");
+        text.push_str(
+            "Timed after five seconds of the same load. The producer lingers 20 ms; a batch waits up to 250 ms for \
+             its fill; producer and broker take their part of the same two cores.\n\n",
+        );
     }
 
     fn prices(&self, text: &mut String) {
