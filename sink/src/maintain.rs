@@ -1,6 +1,6 @@
 //! What has to be done now and then: partitions for tomorrow, small blocks merged, what is old of dead
-//! letters and of alerts' changes dropped. Any replica may do it at any time: each piece is one transaction, and merging is done by
-//! whoever gets the lock.
+//! letters and of alerts' changes dropped. Any replica may do it at any time: each piece is one
+//! transaction, and merging is done by whoever gets the lock.
 
 use std::time::Duration;
 
