@@ -41,6 +41,7 @@ fuzz: ## every fuzz target for SECONDS (60), on the stable compiler; no server
 
 bench: ## end-to-end throughput on this machine, on real servers (ARGS="…" goes to the benchmark)
 	@$(prerequisites) test
+	cargo build --release --bin inosec
 	@$(services) run cargo run --release -p inosec-bench -- e2e $(ARGS)
 
 services-up: ## start Kafka, TimescaleDB, PostgreSQL and MinIO, and leave them up

@@ -272,9 +272,13 @@ impl<'a> Run<'a> {
         let queued = "SELECT count(*) FROM inosec.correlation_queue";
         let behind = database.number(queued).await?;
         let started = Instant::now();
-        while database.number(queued).await? > 0 {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        let correlated = async {
+            while database.number(queued).await? > 0 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            Ok(())
+        };
+        within(PHASE, "correlating what is queued", correlated).await?;
         let (matches, alerts) = (
             database.number("SELECT count(*) FROM inosec.threat_events").await?,
             database.number("SELECT count(*) FROM inosec.alerts").await?,

@@ -30,7 +30,7 @@ pub(super) const AHEAD: usize = 32;
 const WAITING: usize = 16_384;
 
 /// What a group and an event in it take, about; `bench correlate` measures it.
-pub(super) const GROUP_BYTES: usize = 230;
+const GROUP_BYTES: usize = 230;
 pub(super) const ENTRY_BYTES: usize = 72;
 
 /// Folds threat events into episodes.
