@@ -376,7 +376,8 @@ pub struct Batch {
     /// Rows that the messages imply besides: threat events, of records that are detections and of those
     /// that a rule matches.
     pub detections: Rows,
-    /// Those of the detections, by row, whose id is their sender's: a repeat is dropped.
+    /// Those of the detections, by row, whose id is their sender's or their content's: a repeat
+    /// is dropped.
     pub named: Vec<u32>,
     /// Matches beyond a rule's limit, at most one entry per tenant, rule and minute, in that order.
     pub suppressed: Vec<Suppressed>,

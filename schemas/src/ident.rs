@@ -39,12 +39,19 @@ impl EventIds {
 /// The id of what `rule` says about `event`: the same for every redo, different per tenant.
 #[must_use]
 pub fn derived_id(tenant: TenantId, rule: &str, event: Uuid) -> Uuid {
+    content_id(tenant, rule, event.as_bytes())
+}
+
+/// The id of what a message says by `rule`, for one that brings none: the same wherever and however often it
+/// arrives, different per tenant.
+#[must_use]
+pub fn content_id(tenant: TenantId, rule: &str, content: &[u8]) -> Uuid {
     let mut first = Fnv::new();
     first.part(tenant.0.as_bytes());
     first.part(rule.as_bytes());
     let mut second = Fnv(first.finish() ^ GOLDEN);
-    first.part(event.as_bytes());
-    second.part(event.as_bytes());
+    first.part(content);
+    second.part(content);
     second.part(rule.as_bytes());
     version_8(first.finish(), second.finish())
 }

@@ -28,7 +28,7 @@ pub use error::Error;
 pub use extracted::{ClassRows, Extracted, Kept};
 pub use fields::{Cell, Columns, FieldId, FieldNames, Value, Wanted};
 pub use format::{Condition, Format, Mapping, Path, Shape, Source};
-pub use ident::{EventIds, derived_id};
+pub use ident::{EventIds, content_id, derived_id};
 pub use kind::{Kind, Layout};
 pub use logsource::{ClassFields, EventClass, LogSources};
 pub use messages::{Headers, Message, Messages, Permit, Span, TenantSource, Topic};

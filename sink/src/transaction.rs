@@ -292,7 +292,7 @@ async fn new_ids(transaction: &Transaction<'_>, rows: &Rows, column: usize) -> R
     register(transaction, (0..rows.len()).map(|row| (rows.tenant(row).0, uuid(rows, column, row)))).await
 }
 
-/// The same for detections whose sender named them; the others are new by their place.
+/// The same for detections named by their senders or their content; the others are new by their place.
 async fn new_detections(transaction: &Transaction<'_>, batch: &Batch) -> Result<Vec<bool>, Error> {
     let rows = &batch.detections;
     let mut new = vec![true; rows.len()];

@@ -118,12 +118,15 @@ async fn detections_in_agent_logs_are_threat_events_and_named_ones_once() {
     }
 }
 
-/// Each message is sent three times: three agent events. What its sender named is one threat event.
+/// Each message is sent three times: three agent events. What has an id or a time is one threat event.
 async fn inside_agent_logs(store: Store) {
     let arena = Arena::new(store, "agent_logs", "header").await;
     let Arena { topic, setup, database } = &arena;
     let tenants = [add_tenant(setup, "one"), add_tenant(setup, "other")];
-    let messages = [falco(Some(Uuid::from_u128(7))), falco(None), wazuh(10), wazuh(0), defender(), eve()];
+    let mut timeless = eve();
+    timeless["timestamp"] = json!("long ago");
+    let uuid = Some(Uuid::from_u128(7));
+    let messages = [falco(uuid), falco(None), timeless, wazuh(10), wazuh(0), defender(), eve()];
     let producer = Producer::new();
     let mut inosec = setup.start(INGEST_ONLY);
     for round in 0..3 {
@@ -164,14 +167,14 @@ async fn inside_agent_logs(store: Store) {
                 ])
             })
             .collect();
-        // The one with an id of its own, and three without.
+        // One with an id of its own and one with a time; of Suricata's one has neither.
         let falco =
-            json!(["falco", 5, "Invented shell", "node-7", "www-data", "192.0.2.44", ["T1059.004"], 4]);
+            json!(["falco", 5, "Invented shell", "node-7", "www-data", "192.0.2.44", ["T1059.004"], 2]);
         assert_eq!(
             found,
             [
                 falco,
-                json!(["suricata", 4, "INVENTED beacon", "tap-1", null, "192.0.2.3", [], 3]),
+                json!(["suricata", 4, "INVENTED beacon", "tap-1", null, "192.0.2.3", [], 4]),
                 json!([
                     "wazuh",
                     3,
@@ -190,15 +193,15 @@ async fn inside_agent_logs(store: Store) {
                     "SHOP\\mia",
                     null,
                     [],
-                    3
+                    1
                 ]),
             ]
         );
     }
-    assert_eq!(database.number("SELECT count(*) FROM inosec.agent_logs").await, 3 * 6 * 2);
+    assert_eq!(database.number("SELECT count(*) FROM inosec.agent_logs").await, 3 * 7 * 2);
     let joined = "SELECT count(*) FROM inosec.threat_events t JOIN inosec.agent_logs a
         ON a.event_id = t.event_id AND a.tenant_id = t.tenant_id AND a.seq = t.seq AND a.format <> 'json'";
-    assert_eq!(database.number(joined).await, 2 * (4 + 3 + 1 + 3), "each is of the event it came in");
+    assert_eq!(database.number(joined).await, 2 * (2 + 4 + 1 + 1), "each is of the event it came in");
     let queued = "SELECT count(*) FROM (SELECT unnest(ids) AS id, unnest(tenants) AS tenant_id
             FROM inosec.correlation_queue) AS q
         FULL JOIN inosec.threat_events AS t USING (tenant_id, id) WHERE t.ts IS NULL OR q.id IS NULL";

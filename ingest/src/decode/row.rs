@@ -1,6 +1,8 @@
 //! One record to one row (and, if it is a detection, one more).
 
-use inosec_schemas::{Column, Fill, Kind, Message, Mismatch, Reason, Rows, TenantId, Topic, derived_id};
+use inosec_schemas::{
+    Column, Fill, Kind, Message, Mismatch, Reason, Rows, TenantId, Topic, content_id, derived_id,
+};
 use simd_json::Node;
 use uuid::Uuid;
 
@@ -15,6 +17,8 @@ use super::{Limits, Reject, time};
 pub(crate) struct RowContext<'a> {
     pub(crate) topic: &'a Topic,
     pub(crate) message: &'a Message,
+    /// The message's value.
+    pub(crate) value: &'a [u8],
     /// The message's place in the batch.
     pub(crate) index: u32,
     pub(crate) tenant: TenantId,
@@ -30,7 +34,7 @@ pub(crate) struct RowContext<'a> {
 pub(crate) struct Sink<'a> {
     pub(crate) rows: &'a mut Rows,
     pub(crate) detections: &'a mut Rows,
-    /// The detections whose id is their sender's.
+    /// The detections whose id is their sender's or their content's.
     pub(crate) named: &'a mut Vec<u32>,
     pub(crate) mismatches: &'a mut u64,
 }
@@ -55,7 +59,7 @@ pub(crate) fn add(
     if let Some(plan) = chosen.detection {
         let place = sink.detections.len() as u32;
         match one(&chosen.format.name, plan, record, context, sink.detections, sink.mismatches, scratch) {
-            Ok(Named::BySender) => sink.named.push(place),
+            Ok(Named::ByContent) => sink.named.push(place),
             Ok(Named::ByPlace) => {}
             // The event is stored in any case; that it is no sound detection is only counted.
             Err(_) => *sink.mismatches += 1,
@@ -67,7 +71,9 @@ pub(crate) fn add(
 /// Where a row's id comes from, if it has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Named {
-    BySender,
+    /// What the message says: sent again it is the same.
+    ByContent,
+    /// Where it was read.
     ByPlace,
 }
 
@@ -342,23 +348,27 @@ impl<'r> Row<'r, '_> {
         self.rows.end_of(position).push_slice(Some(slice));
     }
 
-    /// The sender's id if the message has one, else one made of tenant, rule and event.
+    /// The sender's id if the message has one, else one made of tenant, rule and all the message says. One that
+    /// doesn't say when can't be told from another of its kind: its id is made of its place.
     fn identify(&mut self, position: usize) -> Named {
         let row = self.rows.len();
         if let Column::Uuid(values) = &self.rows.columns[position]
             && values.get(row).copied().flatten().is_some_and(|id| !id.is_nil())
         {
-            return Named::BySender;
+            return Named::ByContent;
         }
         let rule = self.rows.stream.column("rule_id");
         let rule = rule.filter(|rule| self.rows.columns[*rule].len() > row);
         let rule = rule.and_then(|rule| self.rows.text(rule, row)).unwrap_or_default();
         let rule = format!("{}:{}", self.format, String::from_utf8_lossy(rule));
-        let id = derived_id(self.context.tenant, &rule, self.event_id());
+        let (id, named) = match self.times.event {
+            Some(_) => (content_id(self.context.tenant, &rule, self.context.value), Named::ByContent),
+            None => (derived_id(self.context.tenant, &rule, self.event_id()), Named::ByPlace),
+        };
         if let Column::Uuid(values) = &mut self.rows.columns[position] {
             values.truncate(row);
             values.push(Some(id));
         }
-        Named::ByPlace
+        named
     }
 }

@@ -20,7 +20,7 @@ fn records_that_are_detections_become_threat_events() {
         json!({
             "agent_logs": shown(&batch.rows, 0),
             "threat_events": (!batch.detections.is_empty()).then(|| shown(&batch.detections, 0)),
-            "named_by_sender": !batch.named.is_empty(),
+            "named_by_content": !batch.named.is_empty(),
         })
     };
     let found: Map<String, Value> =
@@ -108,17 +108,44 @@ fn an_id_of_a_managers_own_is_made_a_uuid() {
     assert_ne!(id(alert), id(&elsewhere));
     let mut nameless = alert.clone();
     nameless.as_object_mut().unwrap().remove("id");
-    assert!(one("agent_logs", &nameless).named.is_empty());
+    assert_ne!(id(alert), id(&nameless));
+}
+
+/// Without an id of its own, all a record says is its id, if it says when; else its place is.
+#[test]
+fn a_detection_without_an_id_is_known_by_what_it_says() {
+    let records: Map<String, Value> = serde_json::from_str(INVENTED).unwrap();
+    let mut alert = records["wazuh of a linux log"].clone();
+    alert.as_object_mut().unwrap().remove("id");
+    let ids = |stream: &str, alerts: &[&Value]| {
+        let texts: Vec<String> = alerts.iter().map(ToString::to_string).collect();
+        let messages: Vec<&[u8]> = texts.iter().map(String::as_bytes).collect();
+        let batch = decode_any(stream, &messages);
+        let rows = if stream == "agent_logs" { &batch.detections } else { &batch.rows };
+        let id = |row| shown(rows, row)["id"].clone();
+        ((0..rows.len()).map(id).collect::<Vec<_>>(), batch.named)
+    };
+    let mut other = alert.clone();
+    other["full_log"] = json!("another line");
+    for stream in ["agent_logs", "threat_events"] {
+        let (ids, _) = ids(stream, &[&alert, &other, &alert]);
+        assert_eq!((ids[0] == ids[2], ids[0] == ids[1]), (true, false), "{stream}");
+    }
+    assert_eq!(ids("agent_logs", &[&alert]).1, [0]);
+    alert["timestamp"] = json!("long ago");
+    let (ids, named) = ids("agent_logs", &[&alert, &alert]);
+    assert_ne!(ids[0], ids[1]);
+    assert!(named.is_empty());
 }
 
 /// Inside agent logs an id that is none is no reason to lose a detection; on the topic it is.
 #[test]
-fn an_id_that_is_none_is_made_from_the_place() {
+fn an_id_that_is_none_is_made_of_what_is_said() {
     let records: Map<String, Value> = serde_json::from_str(INVENTED).unwrap();
     let mut alert = records["falco"].clone();
     alert["uuid"] = json!("seventeen");
     let batch = one("agent_logs", &alert);
-    assert_eq!((batch.detections.len(), batch.named.len(), batch.mismatches), (1, 0, 1));
+    assert_eq!((batch.detections.len(), batch.named.len(), batch.mismatches), (1, 1, 1));
     assert_eq!(one("threat_events", &alert).dead[0].reason, Reason::TypeMismatch);
 }
 
