@@ -1,6 +1,6 @@
-//! The recordings of the corpus on real servers, some events twice and none in its place, while the process is
-//! killed: each copy of an event matches the same rules, and the alerts of our pack and of SigmaHQ's rules are
-//! those of the definitions. The pack is read here a second time, for the reference.
+//! The recordings of the corpus on real servers, some events twice and none in its place, while processes are
+//! killed and frozen and the broker goes away: threat events are those of a full scan, and the alerts of our pack
+//! and of SigmaHQ's rules those of the definitions. The pack is read here a second time, for the reference.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
@@ -9,10 +9,12 @@ use std::time::Duration;
 use serde_json::Value;
 use yaml_rust2::{Yaml, YamlLoader};
 
-use crate::correlation::Arena;
 use crate::reference::{Measure, Rule, SECOND};
-use crate::support::servers::Store;
-use crate::support::{Random, calm, corpus};
+use crate::support::correlation::{Arena, Pair};
+use crate::support::full_scan::FullScan;
+use crate::support::kafka::Ledger;
+use crate::support::servers::{self, Store};
+use crate::support::{Random, corpus, storm};
 
 /// Recordings in which something is to be correlated, and with `INOSEC_SOAK=full` large ones too.
 const RECORDINGS: [&str; 3] = ["elastic/examples auth.log", "invictus-ir/aws_dataset", "mdecrevoisier/"];
@@ -21,39 +23,59 @@ const LARGE: &str = "OTRF/purplesharp";
 const GUESSED: &str = "7dc0cafb-c487-4668-a20f-aaae95955fcf";
 const SIGNATURES: usize = 3_000;
 
+/// Stops the one Kafka all tests share, so it runs alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_corpus_makes_the_references_alerts_whatever_is_killed() {
     let full = std::env::var("INOSEC_SOAK").as_deref() == Ok("full");
     let (Some(mut events), Some(folder)) = (events(full), corpus::folder()) else { return };
-    let _calm = calm().await;
+    let scan = FullScan::of(events.iter().map(|(_, line)| line.as_slice())).unwrap();
+    let _storm = storm().await;
     let arena = Arena::new(Store::Timescale).await;
     let theirs = folder.join("sigma_rules.jsonl.zst");
     arena.configure("paths = [", &format!("builtin = true\npaths = [{theirs:?}, "));
     let mut random = Random::new("corpus correlated");
+    let foreign = foreign(&events);
     // One in eight comes again, and any before any other.
     let again: Vec<Event> = events.iter().filter(|_| random.below(8) == 0).cloned().collect();
     events.extend(again);
     for last in (1..events.len()).rev() {
         events.swap(last, random.below(last as u64 + 1) as usize);
     }
-    let kills = if full { 20 } else { 4 };
-    let mut inosec = arena.setup.spawn(&[]);
-    for part in events.chunks(events.len().div_ceil(kills)) {
+    let turns = if full { 200 } else { 20 };
+    let mut pair = Pair::start(&arena.setup);
+    for (turn, part) in events.chunks(events.len().div_ceil(turns)).enumerate() {
         for (tenant, event) in part {
             arena.producer.send(&arena.topic, event, Some(arena.tenants[*tenant]));
         }
-        tokio::time::sleep(Duration::from_millis(2_000 + random.below(3_000))).await;
-        inosec.kill();
-        inosec = arena.setup.spawn(&[]);
+        tokio::time::sleep(Duration::from_millis(1_000 + random.below(3_000))).await;
+        // Once in a while without the broker, that relay and ingest want.
+        let away = turn % 20 == 8;
+        if away {
+            servers::services(&["down", "kafka"]);
+            tokio::time::sleep(Duration::from_secs(3)).await;
+        }
+        pair.strike(turn, &arena.setup, &mut random).await;
+        if away {
+            servers::services(&["up", "kafka"]);
+        }
     }
-    arena.settle(&inosec).await;
-    copies_match_alike(&arena).await;
+    pair.renew(&arena.setup);
+    arena.settle(&pair.running[0]).await;
+    let ledger = arena.producer.ledger();
+    let matches = scan.check(&arena.database, &ledger).await;
+    copies_match_alike(&arena, &ledger).await;
+    let stored = "SELECT count(*) FROM inosec.threat_events WHERE source = 'suricata'";
+    assert_eq!(arena.database.number(stored).await, foreign as i64, "each alert of Suricata's, once");
     let found = arena.check(pack()).await;
+    arena.check_relayed().await;
     let correlated = pack().iter().filter(|rule| found.contains_key(&rule.id)).count();
-    println!("{} events, {kills} kills; {correlated} correlations found something", events.len());
+    println!(
+        "{} events, {turns} kills; {matches} matches of SigmaHQ's rules; {correlated} correlations found something",
+        ledger.len()
+    );
     assert!(found.contains_key(GUESSED), "a chain of old events");
-    assert!(correlated >= 3 && found.len() > 20, "{found:?}");
-    arena.end(vec![inosec]).await;
+    assert!(matches > 20 && correlated >= 3 && found.len() > 20, "{found:?}");
+    arena.end(pair.running).await;
 }
 
 /// Which tenant's, and its bytes.
@@ -76,18 +98,28 @@ fn events(full: bool) -> Option<Vec<Event>> {
     Some(events)
 }
 
+/// How many different alerts of Suricata's there are.
+fn foreign(events: &[Event]) -> usize {
+    let alert = |line: &[u8]| {
+        let record: Value = serde_json::from_slice(line).unwrap();
+        record["event"]["event_type"] == "alert"
+    };
+    let distinct: BTreeSet<&Event> = events.iter().filter(|(_, line)| alert(line)).collect();
+    distinct.len()
+}
+
 /// Messages of the same bytes have the same matches, each.
-async fn copies_match_alike(arena: &Arena) {
+async fn copies_match_alike(arena: &Arena, ledger: &Ledger) {
     let sql = "SELECT a.kafka_partition, a.kafka_offset, array_agg(t.rule_id ORDER BY t.rule_id)
         FROM inosec.agent_logs AS a JOIN inosec.threat_events AS t USING (tenant_id, event_id)
-        WHERE t.rule_id IS NOT NULL GROUP BY 1, 2";
+        WHERE t.source = 'inosec' GROUP BY 1, 2";
     let rows = arena.database.rows(sql, &[]).await;
     let matched: HashMap<(i32, i64), Vec<String>> =
         rows.iter().map(|row| ((row.get(0), row.get(1)), row.get(2))).collect();
     let mut of_message: HashMap<[u8; 32], BTreeSet<Vec<String>>> = HashMap::new();
-    for (partition, offset, hash) in arena.producer.ledger() {
-        let rules = matched.get(&(partition, offset)).cloned().unwrap_or_default();
-        of_message.entry(hash).or_default().insert(rules);
+    for (partition, offset, hash) in ledger {
+        let rules = matched.get(&(*partition, *offset)).cloned().unwrap_or_default();
+        of_message.entry(*hash).or_default().insert(rules);
     }
     let unlike: Vec<_> = of_message.values().filter(|found| found.len() > 1).collect();
     assert!(unlike.is_empty(), "{unlike:?}");

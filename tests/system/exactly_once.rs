@@ -208,9 +208,7 @@ async fn the_broker_restarts() {
     let inosec = arena.setup.start(&[]);
     for how in [&["restart", "kafka"][..], &["restart", "kafka", "immediate"]] {
         tokio::time::sleep(Duration::from_secs(2)).await;
-        let services = servers::variable("INOSEC_TEST_SERVICES");
-        let status = std::process::Command::new(services).args(how).status().unwrap();
-        assert!(status.success(), "{how:?}");
+        servers::services(how);
     }
     tokio::time::sleep(Duration::from_secs(2)).await;
     let ledger = load.finish();

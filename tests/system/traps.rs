@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::correlation::{Arena, BROKEN_IN, BRUTE, WHOAMI};
 use crate::support::calm;
+use crate::support::correlation::{Arena, BROKEN_IN, BRUTE, WHOAMI};
 use crate::support::process::Running;
 use crate::support::servers::Store;
 

@@ -52,15 +52,19 @@ pub async fn delete_records(topic: &str, partition: i32, before: i64) {
     admin().delete_records(&offsets, &AdminOptions::new()).await.unwrap();
 }
 
-/// The first messages of a topic, keys and values; partition by partition in order.
-pub async fn read_all(topic: &str, count: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
+/// The messages of a topic so far, keys and values; partition by partition in order.
+pub async fn read_all(topic: &str) -> Vec<(Vec<u8>, Vec<u8>)> {
     let topic = topic.to_owned();
     let reading = tokio::task::spawn_blocking(move || {
         let consumer: BaseConsumer = config().set("group.id", "reader").create().unwrap();
-        let metadata = consumer.fetch_metadata(Some(&topic), Duration::from_secs(10)).unwrap();
+        let patience = Duration::from_secs(10);
+        let metadata = consumer.fetch_metadata(Some(&topic), patience).unwrap();
         let mut all = TopicPartitionList::new();
+        let mut count = 0;
         for partition in metadata.topics()[0].partitions() {
             all.add_partition_offset(&topic, partition.id(), Offset::Beginning).unwrap();
+            let (first, end) = consumer.fetch_watermarks(&topic, partition.id(), patience).unwrap();
+            count += usize::try_from(end - first).unwrap();
         }
         consumer.assign(&all).unwrap();
         let deadline = Instant::now() + Duration::from_secs(30);

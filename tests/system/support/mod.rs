@@ -3,7 +3,9 @@
 
 pub mod blocks;
 pub mod corpus;
+pub mod correlation;
 pub mod database;
+pub mod full_scan;
 pub mod kafka;
 pub mod load;
 pub mod process;

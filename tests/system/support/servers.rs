@@ -12,6 +12,12 @@ pub fn kafka() -> String {
     variable("INOSEC_TEST_KAFKA")
 }
 
+/// Stops or starts servers that all tests share; whoever does is to be alone.
+pub fn services(how: &[&str]) {
+    let status = std::process::Command::new(variable("INOSEC_TEST_SERVICES")).args(how).status().unwrap();
+    assert!(status.success(), "{how:?}");
+}
+
 /// The two hot stores every storage promise is tested on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Store {
