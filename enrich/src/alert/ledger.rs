@@ -23,14 +23,27 @@ pub struct Ledger {
     new_id: fn() -> Uuid,
     /// What happened since it was last asked, by tenant and alert.
     changed: BTreeMap<(Uuid, Uuid), AlertChange>,
+    /// Which alerts others went on with since then, one after another.
+    absorbed: Vec<Absorbed>,
+    /// The rest of what is to be written.
     writes: AlertWrites,
 }
 
 #[derive(Debug)]
 struct Live {
     alert: Alert,
-    /// How many episodes are this alert: several if the horizon forgot the middle.
-    episodes: usize,
+    /// The episodes that are this alert: several if the horizon forgot the middle.
+    episodes: Vec<u64>,
+    /// The events it has gained since it was last asked.
+    added: Vec<MemberKey>,
+}
+
+#[derive(Debug)]
+struct Absorbed {
+    gone: Uuid,
+    into: Uuid,
+    /// Whether anybody has seen it.
+    written: bool,
 }
 
 impl Ledger {
@@ -43,6 +56,7 @@ impl Ledger {
             numbers: HashMap::new(),
             new_id,
             changed: BTreeMap::new(),
+            absorbed: Vec::new(),
             writes: AlertWrites::default(),
         }
     }
@@ -66,7 +80,7 @@ impl Ledger {
         let mut members: HashMap<(Uuid, Uuid), Uuid> = HashMap::new();
         for (alert, of) in alerts {
             members.extend(of.into_iter().map(|event| ((alert.group_id, event), alert.id)));
-            self.alerts.insert(alert.id, Live { alert, episodes: 0 });
+            self.alerts.insert(alert.id, Live::of(alert));
         }
         for episode in episodes {
             let group = content::group_id(&episode.summary.of);
@@ -84,7 +98,7 @@ impl Ledger {
             self.add(id, &episode.summary, added, events);
         }
         let over: Vec<Uuid> =
-            self.alerts.iter().filter(|(_, live)| live.episodes == 0).map(|(id, _)| *id).collect();
+            self.alerts.iter().filter(|(_, live)| live.episodes.is_empty()).map(|(id, _)| *id).collect();
         for id in over {
             self.alerts.remove(&id);
             self.writes.settled.push(id);
@@ -122,16 +136,17 @@ impl Ledger {
             }
         };
         for other in absorbed {
-            let Some(other) = self.numbers.remove(&other) else { continue };
-            if other == id {
-                self.alerts.entry(id).and_modify(|live| live.episodes -= 1);
-            } else {
-                self.absorb(id, other);
+            let Some(alert) = self.numbers.remove(&other) else { continue };
+            if let Some(live) = self.alerts.get_mut(&alert) {
+                live.episodes.retain(|episode| *episode != other);
+            }
+            if alert != id {
+                self.absorb(id, alert);
             }
         }
         self.add(id, &summary, added, events);
         if !removed.is_empty() {
-            self.remove(id, &summary, removed);
+            self.remove(id, removed);
         }
         if kind == ChangeKind::Shrunk
             && let Some(live) = self.alerts.get_mut(&id)
@@ -146,7 +161,7 @@ impl Ledger {
         let alert = content::open((self.new_id)(), &summary.of, rule, seen);
         let id = alert.id;
         self.changed.insert((alert.tenant_id, id), AlertChange::Opened);
-        self.alerts.insert(id, Live { alert, episodes: 0 });
+        self.alerts.insert(id, Live::of(alert));
         id
     }
 
@@ -154,31 +169,24 @@ impl Ledger {
         if self.numbers.insert(number, id) != Some(id)
             && let Some(live) = self.alerts.get_mut(&id)
         {
-            live.episodes += 1;
+            live.episodes.push(number);
         }
     }
 
     /// The younger goes on in the older.
     fn absorb(&mut self, id: Uuid, other: Uuid) {
-        let Some(gone) = self.alerts.remove(&other) else { return };
-        for of in self.numbers.values_mut().filter(|of| **of == other) {
-            *of = id;
+        let Some(mut gone) = self.alerts.remove(&other) else { return };
+        for episode in &gone.episodes {
+            self.numbers.insert(*episode, id);
         }
-        let unwritten = self.changed.remove(&(gone.alert.tenant_id, other)) == Some(AlertChange::Opened);
-        if !unwritten {
-            self.writes.merged.push((other, id));
-        }
-        // An alert that was merged into the one that goes now is merged into the one that stays.
-        for (_, into) in self.writes.merged.iter_mut().filter(|(_, into)| *into == other) {
-            *into = id;
-        }
-        for (alert, _) in self.writes.added.iter_mut().chain(&mut self.writes.own) {
-            if *alert == other {
-                *alert = id;
-            }
-        }
+        let written = self.changed.remove(&(gone.alert.tenant_id, other)) != Some(AlertChange::Opened);
+        self.absorbed.push(Absorbed { gone: other, into: id, written });
         if let Some(live) = self.alerts.get_mut(&id) {
-            live.episodes += gone.episodes.saturating_sub(1);
+            live.episodes.append(&mut gone.episodes);
+            if live.added.len() < gone.added.len() {
+                std::mem::swap(&mut live.added, &mut gone.added);
+            }
+            live.added.append(&mut gone.added);
             content::join(&mut live.alert, &gone.alert);
             self.mark(id, AlertChange::Absorbed);
         }
@@ -198,24 +206,18 @@ impl Ledger {
             if let Some(event) = known {
                 content::take(alert, event);
             }
-            if !alert.correlation {
-                self.writes.own.push((id, key));
-            }
-            self.writes.added.push((id, key));
+            live.added.push(key);
         }
         if grown {
             self.mark(id, AlertChange::Grown);
         }
     }
 
-    fn remove(&mut self, id: Uuid, summary: &Summary, removed: Vec<Uuid>) {
+    fn remove(&mut self, id: Uuid, removed: Vec<Uuid>) {
         let gone: HashSet<Uuid> = removed.into_iter().collect();
-        let tenant = summary.of.tenant;
-        let stays = |(alert, key): &(Uuid, MemberKey)| {
-            *alert != id || key.tenant != tenant || !gone.contains(&key.id)
-        };
-        self.writes.added.retain(stays);
-        self.writes.own.retain(stays);
+        if let Some(live) = self.alerts.get_mut(&id) {
+            live.added.retain(|key| !gone.contains(&key.id));
+        }
         self.writes.removed.extend(gone.iter().map(|event| (id, *event)));
         self.mark(id, AlertChange::Shrunk);
     }
@@ -230,8 +232,8 @@ impl Ledger {
     fn end(&mut self, number: u64) -> Option<Uuid> {
         let id = self.numbers.remove(&number)?;
         let live = self.alerts.get_mut(&id)?;
-        live.episodes = live.episodes.saturating_sub(1);
-        (live.episodes == 0).then_some(id)
+        live.episodes.retain(|episode| *episode != number);
+        live.episodes.is_empty().then_some(id)
     }
 
     fn withdraw(&mut self, id: Uuid) {
@@ -239,8 +241,6 @@ impl Ledger {
         if self.changed.get(&(tenant, id)) == Some(&AlertChange::Opened) {
             // Nobody has seen it.
             self.changed.remove(&(tenant, id));
-            self.writes.added.retain(|(alert, _)| *alert != id);
-            self.writes.own.retain(|(alert, _)| *alert != id);
             self.alerts.remove(&id);
         } else {
             self.writes.withdrawn.push(id);
@@ -264,7 +264,7 @@ impl Ledger {
     /// Whether nothing happened since it was last asked.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.changed.is_empty() && self.writes == AlertWrites::default()
+        self.changed.is_empty() && self.absorbed.is_empty() && self.writes == AlertWrites::default()
     }
 
     /// What is to be written of what happened since it was last asked.
@@ -275,7 +275,13 @@ impl Ledger {
     ) -> AlertWrites {
         let mut writes = std::mem::take(&mut self.writes);
         for ((tenant, id), change) in std::mem::take(&mut self.changed) {
-            let Some(Live { alert, .. }) = self.alerts.get_mut(&id) else { continue };
+            let Some(Live { alert, added, .. }) = self.alerts.get_mut(&id) else { continue };
+            let members = std::mem::take(added).into_iter().map(|key| (id, key));
+            let before = writes.added.len();
+            writes.added.extend(members);
+            if !alert.correlation {
+                writes.own.extend_from_slice(&writes.added[before..]);
+            }
             let tenant = TenantId(tenant);
             let of_hosts = alert.entities.hosts.iter();
             let of_hosts = of_hosts.filter_map(|host| criticality.get(&(tenant, host.clone())).copied());
@@ -286,7 +292,22 @@ impl Ledger {
         for id in writes.settled.iter().chain(&writes.withdrawn) {
             self.alerts.remove(id);
         }
+        // What went on in an alert that goes on in another goes on in that: from the last to the first.
+        let mut last: HashMap<Uuid, Uuid> = HashMap::new();
+        for Absorbed { gone, into, written } in self.absorbed.drain(..).rev() {
+            let into = last.get(&into).copied().unwrap_or(into);
+            last.insert(gone, into);
+            if written {
+                writes.merged.push((gone, into));
+            }
+        }
         writes
+    }
+}
+
+impl Live {
+    fn of(alert: Alert) -> Self {
+        Self { alert, episodes: Vec::new(), added: Vec::new() }
     }
 }
 
