@@ -12,7 +12,7 @@ use inosec_schemas::TenantId;
 
 use super::diff::{Delta, Numbers};
 use super::event::{Change, Dropped, Episode, Identity, Options, Summary, ThreatEvent};
-use super::group::{Group, NONE, State, push_value, values_of};
+use super::group::{Counted, Group, NONE, State, push_value, values_of};
 use super::groups::Groups;
 use super::measure::Tally;
 use super::points::Point;
@@ -28,10 +28,6 @@ pub(super) const AHEAD: usize = 32;
 
 /// Room kept for events on their way: more than a batch of the road has, far less than a rebuild.
 const WAITING: usize = 16_384;
-
-/// What a group and an event in it take, about; `bench correlate` measures it.
-const GROUP_BYTES: usize = 230;
-pub(super) const ENTRY_BYTES: usize = 72;
 
 /// Folds threat events into episodes.
 #[derive(Debug)]
@@ -69,17 +65,8 @@ pub(super) struct Tenant {
     on: Vec<bool>,
     pub(super) groups: usize,
     pub(super) entries: usize,
-}
-
-impl Tenant {
-    pub(super) fn bytes(&self) -> usize {
-        bytes(self.groups, self.entries)
-    }
-}
-
-/// What so many groups and events in them take.
-pub(super) fn bytes(groups: usize, entries: usize) -> usize {
-    groups * GROUP_BYTES + entries * ENTRY_BYTES
+    /// What its groups take, about.
+    pub(super) bytes: usize,
 }
 
 impl Correlator {
@@ -255,6 +242,7 @@ impl Correlator {
             on: self.rules.plans.iter().map(on).collect(),
             groups: 0,
             entries: 0,
+            bytes: 0,
         });
         let tenant = (self.tenants.len() - 1) as u32;
         self.by_id.insert(id, tenant);
@@ -349,7 +337,9 @@ impl Correlator {
             if self.groups.get(place).is_some_and(Group::is_empty)
                 && let Some(group) = self.groups.remove(place)
             {
-                self.tenants[group.tenant as usize].groups -= 1;
+                let tenant = &mut self.tenants[group.tenant as usize];
+                tenant.groups -= 1;
+                tenant.bytes -= group.counted.bytes;
             }
         }
         changes
@@ -365,11 +355,13 @@ impl Correlator {
         }
     }
 
-    /// Counts a group's events for its tenant.
+    /// Counts what a group has for its tenant.
     pub(super) fn recount(&mut self, group: &mut Group) {
         let tenant = &mut self.tenants[group.tenant as usize];
-        tenant.entries = tenant.entries + group.len() - group.counted;
-        group.counted = group.len();
+        let now = Counted { entries: group.len(), bytes: group.bytes() };
+        let before = std::mem::replace(&mut group.counted, now);
+        tenant.entries = tenant.entries + now.entries - before.entries;
+        tenant.bytes = tenant.bytes + now.bytes - before.bytes;
     }
 
     /// Works one group out: whether its episodes changed, and what to tell of it.

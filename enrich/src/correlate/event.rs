@@ -68,7 +68,8 @@ pub struct Options {
     pub max_groups: usize,
     /// Events a tenant may have in its groups, counted in each.
     pub max_entries: usize,
-    /// What groups and events of all tenants may take, in bytes; beyond it those who have most have less.
+    /// What groups, events and live alerts of all tenants may take, in bytes; beyond it those who have most have
+    /// less.
     pub max_bytes: usize,
     /// Tenants that differ.
     pub tenants: HashMap<TenantId, TenantOptions>,
@@ -87,8 +88,8 @@ const MINUTE: i64 = 60_000_000;
 
 impl Default for Options {
     /// Ten minutes of skew, of lateness one hour as most agents buffer no longer, a gap of one hour, alerts
-    /// from `high`; a hundred thousand groups and a million entries are about 100 MB, and all tenants together
-    /// may have more than twice that.
+    /// from `high`; a hundred thousand groups and a million entries are about 100 MB without alerts, and all
+    /// tenants together may have more than twice that.
     fn default() -> Self {
         Self {
             max_skew: 10 * MINUTE,

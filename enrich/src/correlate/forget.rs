@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::correlator::{AHEAD, Correlator, ENTRY_BYTES, Tenant, bytes};
+use super::correlator::{AHEAD, Correlator};
 use super::event::Change;
-use super::group::{Group, State};
+use super::group::{Counted, ENTRY_BYTES, Group, State};
 use super::points::Point;
 
 impl Correlator {
@@ -51,7 +51,7 @@ impl Correlator {
         let share = self.share();
         for tenant in 0..self.tenants.len() {
             let of = &self.tenants[tenant];
-            if of.groups > groups || of.entries > entries || of.bytes() > share {
+            if of.groups > groups || of.entries > entries || of.bytes > share {
                 self.evict_from(tenant as u32, share, changes);
             }
         }
@@ -60,10 +60,10 @@ impl Correlator {
     /// What a tenant may have, in bytes, for all to have no more than all may: who has less keeps it.
     fn share(&self) -> usize {
         let mut left = self.options.max_bytes;
-        if self.tenants.iter().map(Tenant::bytes).sum::<usize>() <= left {
+        if self.tenants.iter().map(|tenant| tenant.bytes).sum::<usize>() <= left {
             return usize::MAX;
         }
-        let mut sizes: Vec<usize> = self.tenants.iter().map(Tenant::bytes).collect();
+        let mut sizes: Vec<usize> = self.tenants.iter().map(|tenant| tenant.bytes).collect();
         sizes.sort_unstable();
         let count = sizes.len();
         for (index, size) in sizes.into_iter().enumerate() {
@@ -82,32 +82,33 @@ impl Correlator {
             (self.options.max_groups, self.options.max_entries.min(share / ENTRY_BYTES));
         let (goal, goal_entries) = (most - most / 10, most_entries - most_entries / 10);
         let goal_bytes = share - share / 10;
-        let mut groups: Vec<(i64, Arc<str>, u32, usize)> = self
+        let mut groups: Vec<(i64, Arc<str>, u32, Counted)> = self
             .groups
             .iter()
             .filter(|(_, group)| group.tenant == tenant)
-            .map(|(place, group)| (group.newest, Arc::from(&*group.key), place, group.len()))
+            .map(|(place, group)| (group.newest, Arc::from(&*group.key), place, group.counted))
             .collect();
         groups.sort_unstable();
-        let of = &self.tenants[tenant as usize];
-        let (mut count, mut entries, mut evicted) = (of.groups, of.entries, (0, 0));
-        for (_, _, place, size) in groups {
-            if count <= goal && entries <= goal_entries && bytes(count, entries) <= goal_bytes {
+        let (mut evicted, mut evicted_bytes) = ((0, 0), 0);
+        for (_, _, place, counted) in groups {
+            let of = &self.tenants[tenant as usize];
+            let (count, bytes) = (of.groups - evicted.0, of.bytes - evicted_bytes);
+            if count <= goal && of.entries <= goal_entries && bytes <= goal_bytes {
                 break;
             }
             // One that holds most of all loses its older half: it is what happens now.
-            let half = (size > most_entries / 2).then(|| self.groups.get_mut(place)).flatten();
+            let most_of_all = counted.entries > most_entries / 2 || counted.bytes > share / 2;
+            let half = most_of_all.then(|| self.groups.get(place)).flatten();
             let cutoff = half.map_or(i64::MAX, |group| group.points().median_arrival().saturating_add(1));
             let left = self.forget_in(place, cutoff, changes);
-            evicted.1 += (size - left) as u64;
-            entries -= size - left;
+            evicted.1 += (counted.entries - left) as u64;
             if left == 0 {
                 evicted.0 += 1;
-                count -= 1;
+                evicted_bytes += self.groups.get(place).map_or(0, |group| group.counted.bytes);
             }
         }
         let total = self.dropped.evicted.entry(self.tenants[tenant as usize].id).or_default();
-        total.groups += evicted.0;
+        total.groups += evicted.0 as u64;
         total.entries += evicted.1;
         changes.extend(self.settle(true));
     }

@@ -19,6 +19,14 @@ const BETWEEN: char = '\0';
 /// No event.
 pub(super) const NONE: u32 = u32::MAX;
 
+/// What a group takes, about, without its texts: itself, an event in it, and an episode with the alert it is.
+/// `bench correlate` measures it.
+const GROUP_BYTES: usize = 230;
+pub(super) const ENTRY_BYTES: usize = 72;
+const EPISODE_BYTES: usize = 2_800;
+/// A text that stands for a number, besides its length.
+const TEXT_BYTES: usize = 32;
+
 /// A group.
 #[derive(Debug)]
 pub(super) struct Group {
@@ -41,10 +49,19 @@ pub(super) struct Group {
     pub(super) state: State,
     /// What its episodes have in common, once they are told of.
     pub(super) identity: Option<Arc<Identity>>,
-    /// How many of its events its tenant's limit counts already.
-    pub(super) counted: usize,
+    /// What its tenant's limits count of it already.
+    pub(super) counted: Counted,
     /// What stands for texts whose number counts.
     texts: Option<Box<Texts>>,
+    /// How long those are together.
+    text_bytes: usize,
+}
+
+/// What limits count of a group.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Counted {
+    pub(super) entries: usize,
+    pub(super) bytes: usize,
 }
 
 #[derive(Debug)]
@@ -70,10 +87,11 @@ impl Group {
             dirty: false,
             changed: false,
             moved: false,
-            counted: 0,
+            counted: Counted::default(),
             state,
             identity: None,
             texts: None,
+            text_bytes: 0,
         }
     }
 
@@ -95,11 +113,22 @@ impl Group {
         self.points().len()
     }
 
-    pub(super) fn has_episodes(&self) -> bool {
+    fn episodes(&self) -> usize {
         match &self.state {
-            State::Sliding(sliding) => !sliding.spans.is_empty(),
-            State::Recomputed(recomputed) => !recomputed.episodes.is_empty(),
+            State::Sliding(sliding) => sliding.spans.len(),
+            State::Recomputed(recomputed) => recomputed.episodes.len(),
         }
+    }
+
+    pub(super) fn has_episodes(&self) -> bool {
+        self.episodes() > 0
+    }
+
+    /// What it takes, about, and the alerts it is: those name its values and whom it concerns.
+    pub(super) fn bytes(&self) -> usize {
+        let episode = EPISODE_BYTES + 4 * self.key.len();
+        let fixed = GROUP_BYTES + self.key.len() + self.text_bytes;
+        fixed + self.len() * ENTRY_BYTES + self.episodes() * episode
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -120,6 +149,7 @@ impl Group {
                 }
                 let number = texts.len() as i64 + 1;
                 texts.insert(text.into(), number);
+                self.text_bytes += text.len() + TEXT_BYTES;
                 Some(number)
             }
             Kind::ValueSum => decimal::parse(text).filter(|value| *value >= 0),
@@ -128,13 +158,14 @@ impl Group {
         }
     }
 
-    /// Drops the texts that no event has any more, once they are most, and numbers the others anew.
+    /// Drops the texts that no event has any more, once they are many, and numbers the others anew.
     pub(super) fn forget_texts(&mut self) {
-        let most = 2 * self.len();
+        let most = self.len() + self.len() / 2;
         let Some(mut texts) = self.texts.take_if(|texts| texts.len() > most) else { return };
         let live: HashSet<i64> = self.points().as_slice().iter().map(|point| point.value).collect();
         texts.retain(|_, number| live.contains(number));
         texts.shrink_to_fit();
+        self.text_bytes = texts.keys().map(|text| text.len() + TEXT_BYTES).sum();
         let mut numbers = HashMap::with_capacity(texts.len());
         for (number, old) in (1..).zip(texts.values_mut()) {
             numbers.insert(std::mem::replace(old, number), number);

@@ -196,6 +196,44 @@ fn what_all_tenants_hold_is_bounded_and_the_largest_give_way() {
     assert!(evicted.len() == 4 && !evicted.contains(&support::tenant(9)), "{evicted:?}");
 }
 
+/// How many groups and events are left of what came in batches of a hundred.
+fn left_of(setting: &Setting, max_bytes: usize, events: &[Event]) -> (usize, usize) {
+    let options = Options { max_bytes, ..support::options(setting) };
+    let mut correlator = Correlator::new(support::correlations(&setting.rules), options);
+    for batch in events.chunks(100) {
+        correlator.insert(&support::threat_events(batch));
+    }
+    correlator.size()
+}
+
+#[test]
+fn long_values_count_for_what_all_tenants_hold() {
+    let long = |id: u32| format!("{id} {}", "x".repeat(1_000));
+    let groups: Vec<Event> = (0..3_000).map(|id| event(1, id, "a", &long(id), 0)).collect();
+    let (left, _) = left_of(&at_least(5.0), 1_000_000, &groups);
+    assert!((600..=1_000).contains(&left), "{left}");
+    // Of one group's many values the latest stay.
+    let mut counted = rule(Measure::Distinct, &["a"], 1e6);
+    counted.value = Some("n".to_owned());
+    let with_value = |id: u32| {
+        let mut event = Event { arrival: NOW + i64::from(id), ..event(1, id, "a", "u", i64::from(id)) };
+        event.fields.insert("n".to_owned(), long(id));
+        event
+    };
+    let values: Vec<Event> = (0..3_000).map(with_value).collect();
+    let (groups, left) = left_of(&setting(counted), 1_000_000, &values);
+    assert!(groups == 1 && (300..=1_000).contains(&left), "{left}");
+}
+
+#[test]
+fn alerts_count_for_what_all_tenants_hold() {
+    let alone =
+        |id: u32| Event { severity: 4, host: Some(format!("ws{id}")), ..event(1, id, "other", "u", 0) };
+    let events: Vec<Event> = (0..3_000).map(alone).collect();
+    let (left, _) = left_of(&at_least(5.0), 1_000_000, &events);
+    assert!((200..=350).contains(&left), "{left}");
+}
+
 #[test]
 fn one_event_redelivered_three_times_is_one() {
     let one = event(1, 7, "a", "u", 0);
