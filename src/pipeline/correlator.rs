@@ -29,8 +29,9 @@ const STANDBY: Duration = Duration::from_millis(500);
 const RETRY: Duration = Duration::from_secs(1);
 /// Between two looks at what tenants say.
 const LOOK: Duration = Duration::from_secs(1);
-/// Threat events folded in one transaction, about.
+/// Threat events folded in one transaction, about; fewer after a failure, in case it was too large to end.
 const MOST: i64 = 10_000;
+const LEAST: i64 = 100;
 /// The clock moves in steps of this many microseconds: each is a transaction.
 const STEP: i64 = 1_000_000;
 
@@ -98,6 +99,7 @@ impl Role {
 
     /// Runs until dropped.
     pub async fn run(self) {
+        let mut most = MOST;
         loop {
             gauge!(names::CORRELATE_LEADING, "database" => self.database.clone()).set(0);
             match self.store.lead(&self.by).await {
@@ -105,8 +107,9 @@ impl Role {
                 Ok(Some(leader)) => {
                     gauge!(names::CORRELATE_LEADING, "database" => self.database.clone()).set(1);
                     info!(database = self.database, epoch = leader.epoch(), "leading correlation");
-                    let Err(error) = self.lead(leader).await;
-                    warn!(database = self.database, %error, "correlation starts again from what is stored");
+                    let Err(error) = self.lead(leader, &mut most).await;
+                    most = (most / 2).max(LEAST);
+                    warn!(database = self.database, %error, most, "correlation starts again from what is stored");
                     tokio::time::sleep(RETRY).await;
                 }
                 Err(error) => {
@@ -117,7 +120,7 @@ impl Role {
         }
     }
 
-    async fn lead(&self, mut leader: Leader) -> Result<std::convert::Infallible, Error> {
+    async fn lead(&self, mut leader: Leader, most: &mut i64) -> Result<std::convert::Infallible, Error> {
         let _relay = self.config.correlate.alerts_topic.is_some().then(|| {
             let relay = relay::run(Arc::clone(&self.config), self.database.clone(), Arc::clone(&self.store));
             Guard(tokio::spawn(relay).abort_handle())
@@ -128,13 +131,13 @@ impl Role {
             let revision = self.store.tenant_rules_revision().await?;
             let tenants = self.tenants().await?;
             let mut held = self.rebuild(&mut leader, (tenants, revision), clock).await?;
-            self.work(&mut leader, &mut held).await?;
+            self.work(&mut leader, &mut held, most).await?;
             clock = held.clock;
         }
     }
 
     /// Folds until tenants say something else.
-    async fn work(&self, leader: &mut Leader, held: &mut Held) -> Result<(), Error> {
+    async fn work(&self, leader: &mut Leader, held: &mut Held, most: &mut i64) -> Result<(), Error> {
         let topics: Vec<&str> = self.topics.iter().map(String::as_str).collect();
         let mut looked = Instant::now();
         loop {
@@ -156,14 +159,21 @@ impl Role {
                 tokio::time::sleep(IDLE).await;
                 continue;
             }
-            self.store.answered("correlating", self.fold(leader, held, clock)).await?;
+            self.store.answered("correlating", self.fold(leader, held, *most, clock)).await?;
+            *most = (*most + *most / 8).min(MOST);
         }
     }
 
     /// One transaction: what is queued, as far as it goes at once, and what the clock decides.
-    async fn fold(&self, leader: &mut Leader, held: &mut Held, clock: Option<i64>) -> Result<(), Error> {
+    async fn fold(
+        &self,
+        leader: &mut Leader,
+        held: &mut Held,
+        most: i64,
+        clock: Option<i64>,
+    ) -> Result<(), Error> {
         let started = Instant::now();
-        let mut fold = leader.begin(MOST).await?;
+        let mut fold = leader.begin(most).await?;
         let events = std::mem::take(&mut fold.events);
         // What the clock decides is right only if nothing older is queued.
         let clock = clock.filter(|_| !fold.more);

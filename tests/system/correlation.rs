@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::support::correlation::{Arena, BROKEN_IN, BRUTE, FEW, LATENESS, Pair, WHOAMI, WINDOW, rules};
+use crate::support::process::INGEST_ONLY;
 use crate::support::servers::{self, Store};
 use crate::support::{Random, calm, eventually, kafka};
 
@@ -189,6 +190,37 @@ async fn a_broker_that_is_away_holds_up_the_relay_and_not_correlation() {
     let sent = kafka::read_all(&arena.alerts).await;
     let kinds: Vec<Value> = sent.iter().map(|(_, value)| serde_json::from_slice(value).unwrap()).collect();
     assert!(kinds.iter().any(|change| change["alert"]["title"] == "Foreign finding"), "{kinds:?}");
+    arena.end(vec![inosec]).await;
+}
+
+/// The database refuses transactions that write many events of alerts, as one would that takes too long.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_too_large_to_end_is_tried_in_parts() {
+    let _calm = calm().await;
+    let arena = Arena::new(Store::Timescale).await;
+    let ingest = arena.setup.start(INGEST_ONLY);
+    let now = jiff::Timestamp::now().as_second() - 600;
+    for number in 0..2_000 {
+        arena.foreign(0, number, &format!("ws{number}"), now);
+    }
+    let sent = arena.producer.ledger().len() as i64;
+    eventually("all of it queued", Duration::from_secs(60), || async {
+        let sql = "SELECT coalesce(sum(events), 0)::bigint FROM inosec.correlation_queue";
+        (arena.database.number(sql).await == sent).then_some(())
+    })
+    .await;
+    drop(ingest);
+    let limit = "CREATE FUNCTION inosec.limit_events() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF (SELECT count(*) FROM added) > 500 THEN RAISE EXCEPTION 'too much at once'; END IF;
+            RETURN NULL;
+        END $$;
+        CREATE TRIGGER limit_events AFTER INSERT ON inosec.alert_events
+            REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION inosec.limit_events();";
+    arena.database.execute(limit).await;
+    let inosec = arena.setup.start(&[]);
+    arena.settle(&inosec).await;
+    assert_eq!(arena.database.number("SELECT count(*) FROM inosec.alerts").await, sent);
+    assert!(inosec.logs().contains("too much at once"), "it was tried: {}", inosec.logs());
     arena.end(vec![inosec]).await;
 }
 

@@ -44,8 +44,10 @@ impl Store {
 impl Leader {
     async fn take_over(&mut self, by: &str) -> Result<bool, Error> {
         let doing = "asking to lead";
+        // What is read and written at once may take longer than a statement of the road may.
         let lease = format!(
-            "SET idle_session_timeout = {0}; SET idle_in_transaction_session_timeout = {0}",
+            "SET idle_session_timeout = {0}; SET idle_in_transaction_session_timeout = {0};
+             SET statement_timeout = 0",
             LEASE.as_millis()
         );
         self.client.batch_execute(&lease).await.map_err(Error::at(doing))?;

@@ -42,8 +42,6 @@ impl Leader {
         let start =
             self.client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
         let transaction = start.start().await.map_err(Error::at(doing))?;
-        // Reading may take longer than a statement of the road may.
-        transaction.batch_execute("SET LOCAL statement_timeout = 0").await.map_err(Error::at(doing))?;
         // Each comparison leaves partitions out: what arrived since is stored no earlier than this.
         let sql = format!(
             "WITH queued AS MATERIALIZED (
