@@ -19,8 +19,8 @@ const BETWEEN: char = '\0';
 /// No event.
 pub(super) const NONE: u32 = u32::MAX;
 
-/// What a group takes, about, without its texts: itself, an event in it, and an episode with the alert it is.
-/// `bench correlate` measures it.
+/// What a group takes, about, without its texts: itself and an event in it, as `bench correlate` measures them, and
+/// an episode with the alert it is, weighed by 100,000 of one event each.
 const GROUP_BYTES: usize = 230;
 pub(super) const ENTRY_BYTES: usize = 72;
 const EPISODE_BYTES: usize = 2_800;
