@@ -48,7 +48,7 @@ async fn the_corpus_makes_the_references_alerts_whatever_is_killed() {
             arena.producer.send(&arena.topic, event, Some(arena.tenants[*tenant]));
         }
         tokio::time::sleep(Duration::from_millis(1_000 + random.below(3_000))).await;
-        // Once in a while without the broker, that relay and ingest want.
+        // Once in a while without the broker, which relay and ingest need.
         let away = turn % 20 == 8;
         if away {
             servers::services(&["down", "kafka"]);

@@ -151,7 +151,7 @@ async fn alerts_carry_what_an_analyst_needs_and_go_out_in_order() {
         let live = (1, "live".to_owned(), 7, false);
         assert_eq!(rows, [live, (4, "merged".to_owned(), 2, true)], "{store:?}");
 
-        arena.check_relayed().await;
+        assert_eq!(arena.check_relayed().await, 0, "nothing failed, nothing is sent again");
         assert!(inosec.stop().success());
         arena.check_changes().await;
         arena.end(vec![inosec]).await;

@@ -317,8 +317,9 @@ impl Arena {
         assert_eq!(self.database.number(sql).await, 0, "no sequence number is missing");
     }
 
-    /// Every change went out under its tenant; the first of each in order, whatever was sent again.
-    pub async fn check_relayed(&self) {
+    /// Every change went out under its tenant; the first of each in order, whatever was sent again. Returns how
+    /// many were.
+    pub async fn check_relayed(&self) -> usize {
         eventually("all changes sent", Duration::from_secs(90), || async {
             let sql = "SELECT count(*) FROM inosec.alert_sequences AS s
                 LEFT JOIN inosec.alert_relay AS r USING (tenant_id) WHERE r.sent_seq IS DISTINCT FROM s.last_seq";
@@ -326,6 +327,7 @@ impl Arena {
         })
         .await;
         let mut sent: BTreeMap<Uuid, i64> = BTreeMap::new();
+        let mut versions: BTreeMap<String, i64> = BTreeMap::new();
         let mut again = 0;
         for (key, value) in kafka::read_all(&self.alerts).await {
             let change: Value = serde_json::from_slice(&value).unwrap();
@@ -336,11 +338,17 @@ impl Arena {
             let last = sent.entry(tenant).or_insert(0);
             assert!(seq <= *last + 1, "{seq} after {last}");
             again += usize::from(seq <= *last);
+            if seq > *last {
+                let version = versions.entry(change["alert"]["id"].to_string()).or_insert(0);
+                *version += 1;
+                assert_eq!(change["version"], json!(version), "{change}");
+            }
             *last = seq.max(*last);
         }
         let rows = self.database.rows("SELECT tenant_id, last_seq FROM inosec.alert_sequences", &[]).await;
         assert_eq!(sent, rows.iter().map(|row| (row.get(0), row.get(1))).collect());
         println!("{} changes sent, {again} of them more than once", sent.values().sum::<i64>());
+        again
     }
 
     pub async fn end(self, running: Vec<Running>) {
@@ -372,18 +380,15 @@ impl Pair {
         Self { running: vec![setup.spawn(&[]), setup.spawn(&[])] }
     }
 
-    /// Strikes one of them dead, at a named point or wherever it is, or freezes it for a while.
+    /// Strikes one of them dead, at a named point or wherever it is, or freezes the leader for a while.
     pub async fn strike(&mut self, turn: usize, setup: &Setup, random: &mut Random) {
         let points =
             ["correlator-taken", "correlator-before-commit", "correlator-after-commit", "before-commit"];
+        if turn % 10 == 5 {
+            return self.freeze_the_leader().await;
+        }
         let victim = &mut self.running[random.below(2) as usize];
         match turn % 10 {
-            // Frozen: the server ends its session and another leads; then it wakes up.
-            5 => {
-                victim.signal(libc::SIGSTOP);
-                tokio::time::sleep(Duration::from_secs(13)).await;
-                victim.signal(libc::SIGCONT);
-            }
             // At a named point, if it comes to it before it is killed anyway.
             point @ 0..=3 => {
                 victim.kill();
@@ -394,6 +399,22 @@ impl Pair {
                 *victim = setup.spawn(&[]);
             }
         }
+    }
+
+    /// The server ends its session and another leads; then it wakes up.
+    async fn freeze_the_leader(&self) {
+        let leader = eventually("a leader", Duration::from_secs(60), || async {
+            self.running.iter().find(|process| {
+                let page = process.get("/metrics").map(|(_, page)| page).unwrap_or_default();
+                let leading =
+                    |line: &str| line.starts_with("inosec_correlate_leading_state{") && line.ends_with(" 1");
+                page.lines().any(leading)
+            })
+        })
+        .await;
+        leader.signal(libc::SIGSTOP);
+        tokio::time::sleep(Duration::from_secs(13)).await;
+        leader.signal(libc::SIGCONT);
     }
 
     /// Kills both once more and starts them without a fault: whoever was to die at a point may have done so.

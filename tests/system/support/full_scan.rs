@@ -14,7 +14,7 @@ use crate::events::{self, WindowsMap};
 use crate::oracle::{OracleRule, Placeholders};
 
 /// Tenant, rule and event.
-pub type Match = (Uuid, String, Uuid);
+type Match = (Uuid, String, Uuid);
 
 /// SigmaHQ's rules, and their verdicts on the lines that were looked at, by hash.
 pub struct FullScan {
@@ -64,6 +64,7 @@ impl FullScan {
         let rows = database.rows(sql, &[]).await;
         let stored: HashMap<(i32, i64), (Uuid, Uuid)> =
             rows.iter().map(|row| ((row.get(0), row.get(1)), (row.get(2), row.get(3)))).collect();
+        assert_eq!(stored.len(), ledger.len());
         let (mut expected, mut covered) = (BTreeSet::new(), BTreeSet::new());
         for (partition, offset, hash) in ledger {
             let Some(rules) = self.verdicts.get(hash) else { continue };
