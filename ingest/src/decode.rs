@@ -173,8 +173,7 @@ impl Decoding<'_> {
         let (first, mut taken) = (rows.len(), 0);
         while let Some(message) = messages.entries.get(*next).filter(|_| taken < bytes) {
             let value = messages.value(message);
-            let received =
-                Received { message, value, index: *next as u32, headers: messages.headers(message) };
+            let received = Received { message, index: *next as u32, headers: messages.headers(message) };
             let mut tools = Tools {
                 names,
                 scratch,
@@ -217,7 +216,6 @@ impl Decoding<'_> {
 /// One message.
 struct Received<'a> {
     message: &'a Message,
-    value: &'a [u8],
     index: u32,
     headers: Headers<'a>,
 }
@@ -234,7 +232,6 @@ impl Received<'_> {
             let context = RowContext {
                 topic,
                 message: self.message,
-                value: self.value,
                 index: self.index,
                 tenant,
                 envelope: &envelope,

@@ -118,7 +118,8 @@ async fn detections_in_agent_logs_are_threat_events_and_named_ones_once() {
     }
 }
 
-/// Each message is sent three times: three agent events. What has an id or a time is one threat event.
+/// Each message is sent three times, the last time in an envelope: three agent events. What has an id or a time is
+/// one threat event.
 async fn inside_agent_logs(store: Store) {
     let arena = Arena::new(store, "agent_logs", "header").await;
     let Arena { topic, setup, database } = &arena;
@@ -131,6 +132,8 @@ async fn inside_agent_logs(store: Store) {
     let mut inosec = setup.start(INGEST_ONLY);
     for round in 0..3 {
         for message in &messages {
+            let enveloped = json!({"event": message, "collector": "c-1"});
+            let message = if round == 2 { &enveloped } else { message };
             for tenant in tenants {
                 producer.send_to(topic, round % PARTITIONS, message.to_string().as_bytes(), Some(tenant));
             }

@@ -1,5 +1,7 @@
 //! One record to one row (and, if it is a detection, one more).
 
+use std::borrow::Cow;
+
 use inosec_schemas::{
     Column, Fill, Kind, Message, Mismatch, Reason, Rows, TenantId, Topic, content_id, derived_id,
 };
@@ -7,7 +9,7 @@ use simd_json::Node;
 use uuid::Uuid;
 
 use super::convert::{self, push_text};
-use super::envelope::{Envelope, is_envelope_name};
+use super::envelope::{self, Envelope, is_envelope_name};
 use super::names::Hit;
 use super::plan::{Absent, Chosen, Make, Plan, is_vocabulary, push_integer};
 use super::record::{Capture, Record, Value, capture, members, value_at};
@@ -17,8 +19,6 @@ use super::{Limits, Reject, time};
 pub(crate) struct RowContext<'a> {
     pub(crate) topic: &'a Topic,
     pub(crate) message: &'a Message,
-    /// The message's value.
-    pub(crate) value: &'a [u8],
     /// The message's place in the batch.
     pub(crate) index: u32,
     pub(crate) tenant: TenantId,
@@ -348,7 +348,7 @@ impl<'r> Row<'r, '_> {
         self.rows.end_of(position).push_slice(Some(slice));
     }
 
-    /// The sender's id if the message has one, else one made of tenant, rule and all the message says. One that
+    /// The sender's id if the message has one, else one made of tenant, rule, host, time and the record. One that
     /// doesn't say when can't be told from another of its kind: its id is made of its place.
     fn identify(&mut self, position: usize) -> Named {
         let row = self.rows.len();
@@ -357,12 +357,13 @@ impl<'r> Row<'r, '_> {
         {
             return Named::ByContent;
         }
-        let rule = self.rows.stream.column("rule_id");
-        let rule = rule.filter(|rule| self.rows.columns[*rule].len() > row);
-        let rule = rule.and_then(|rule| self.rows.text(rule, row)).unwrap_or_default();
-        let rule = format!("{}:{}", self.format, String::from_utf8_lossy(rule));
+        let rule = format!("{}:{}", self.format, self.text_of("rule_id"));
         let (id, named) = match self.times.event {
-            Some(_) => (content_id(self.context.tenant, &rule, self.context.value), Named::ByContent),
+            Some(time) => {
+                self.content(time);
+                let content = self.scratch.text.as_bytes();
+                (content_id(self.context.tenant, &rule, content), Named::ByContent)
+            }
             None => (derived_id(self.context.tenant, &rule, self.event_id()), Named::ByPlace),
         };
         if let Column::Uuid(values) = &mut self.rows.columns[position] {
@@ -370,5 +371,27 @@ impl<'r> Row<'r, '_> {
             values.push(Some(id));
         }
         named
+    }
+
+    /// What a detection says: its host, its time and its record, but for spaces. The envelope around it and
+    /// the way it came are left out.
+    fn content(&mut self, time: i64) {
+        let mut text = std::mem::take(&mut self.scratch.text);
+        text.clear();
+        convert::write_string(&self.text_of("host_name"), &mut text);
+        convert::write_scalar(Value::Int(time), &mut text);
+        match self.context.envelope.record {
+            envelope::Record::Json(root) => convert::write_json(self.record.tape(), root, &mut text),
+            envelope::Record::Text(line) => convert::write_string(line, &mut text),
+        }
+        self.scratch.text = text;
+    }
+
+    /// What this row has in a column of texts, if it got there.
+    fn text_of(&self, column: &str) -> Cow<'_, str> {
+        let row = self.rows.len();
+        let column = self.rows.stream.column(column).filter(|column| self.rows.columns[*column].len() > row);
+        let text = column.and_then(|column| self.rows.text(column, row)).unwrap_or_default();
+        String::from_utf8_lossy(text)
     }
 }

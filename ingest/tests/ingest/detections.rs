@@ -138,6 +138,24 @@ fn a_detection_without_an_id_is_known_by_what_it_says() {
     assert!(named.is_empty());
 }
 
+#[test]
+fn an_envelope_tells_a_detections_host_and_nothing_else_that_names_it() {
+    let records: Map<String, Value> = serde_json::from_str(INVENTED).unwrap();
+    let alert = &records["suricata"];
+    let id = |text: &str| shown(&decode_any("agent_logs", &[text.as_bytes()]).detections, 0)["id"].clone();
+    let within = |envelope: Value| id(&envelope.to_string());
+    let bare = id(&alert.to_string());
+    assert_eq!(id(&serde_json::to_string_pretty(alert).unwrap()), bare);
+    assert_eq!(within(json!({"event": alert, "collector": "c-1"})), bare);
+    assert_eq!(within(json!({"event": alert, "host": "a relay", "ts": "2026-01-01T00:00:00Z"})), bare);
+
+    let mut nameless = alert.clone();
+    nameless.as_object_mut().unwrap().remove("host");
+    let on = |host: &str| within(json!({"event": nameless, "host": host}));
+    assert_eq!(on("tap-1"), on("tap-1"));
+    assert_ne!(on("tap-1"), on("tap-2"));
+}
+
 /// Inside agent logs an id that is none is no reason to lose a detection; on the topic it is.
 #[test]
 fn an_id_that_is_none_is_made_of_what_is_said() {
