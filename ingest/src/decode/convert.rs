@@ -14,7 +14,7 @@ use super::time;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Misfit;
 
-/// Appends a value to a column; on a misfit nothing is appended.
+/// Appends a value to a column, and says whether there was anything to append; on a misfit nothing is appended.
 pub(crate) fn push(
     rows: &mut Rows,
     position: usize,
@@ -22,12 +22,15 @@ pub(crate) fn push(
     tape: &[Node<'_>],
     arrived_at: i64,
     scratch: &mut String,
-) -> Result<(), Misfit> {
+) -> Result<bool, Misfit> {
     rows.end_of(position);
     let Rows { stream, columns, text, .. } = rows;
     let spec = &stream.columns[position];
     match &mut columns[position] {
-        Column::Text(values) => values.push(self::text(text, value, spec, scratch)?),
+        Column::Text(values) => match self::text(text, value, spec, scratch)? {
+            None => return Ok(false),
+            slice => values.push(slice),
+        },
         Column::Json(values) => {
             scratch.clear();
             write_value(value, tape, scratch);
@@ -57,7 +60,7 @@ pub(crate) fn push(
         Column::Uuid(values) => values.push(Some(uuid(value)?)),
         Column::Inet(values) => values.push(Some(address(value)?)),
     }
-    Ok(())
+    Ok(true)
 }
 
 fn boolean(value: Value<'_>) -> Result<bool, Misfit> {

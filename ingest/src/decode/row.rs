@@ -241,8 +241,11 @@ impl<'r> Row<'r, '_> {
     fn put(&mut self, position: usize, value: Value<'_>, absent: Absent) -> Result<(), Reject> {
         let arrived_at = self.context.message.arrived_at;
         let tape = self.record.tape();
-        let pushed = convert::push(self.rows, position, value, tape, arrived_at, &mut self.scratch.text);
-        pushed.or_else(|_| self.misfit(position, absent))
+        match convert::push(self.rows, position, value, tape, arrived_at, &mut self.scratch.text) {
+            Ok(true) => Ok(()),
+            Ok(false) => self.absent(position, absent),
+            Err(_) => self.misfit(position, absent),
+        }
     }
 
     /// A value doesn't fit: null where the stream allows it.

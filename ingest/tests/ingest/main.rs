@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use inosec_ingest::{Decoder, Limits};
 use inosec_schemas::{
-    Batch, Catalog, Column, Directory, EventIds, Fill, Message, Messages, Rows, Tenant, TenantId,
+    Batch, Catalog, Column, Directory, EventIds, Fill, Message, Messages, Reason, Rows, Tenant, TenantId,
     TenantSource, TenantStatus, Tier, Topic,
 };
 use proptest::prelude::*;
@@ -95,7 +95,10 @@ fn decode(lines: &[&[u8]]) -> Rows {
 }
 
 fn decode_any(stream: &str, lines: &[&[u8]]) -> Batch {
-    let catalog = Catalog::embedded().unwrap();
+    decode_by(&Catalog::embedded().unwrap(), stream, lines)
+}
+
+fn decode_by(catalog: &Catalog, stream: &str, lines: &[&[u8]]) -> Batch {
     let tenant = TenantId(uuid::Uuid::from_u128(7));
     let topic = Arc::new(Topic {
         cluster: "c".to_owned(),
@@ -122,7 +125,7 @@ fn decode_any(stream: &str, lines: &[&[u8]]) -> Batch {
         messages.push(place, line, &[]);
     }
     let limits = Limits { max_age_us: 1, max_skew_us: 1, max_message_bytes: 16 << 20, max_depth: 128 };
-    Decoder::new(&catalog, limits).decode(messages, &directory)
+    Decoder::new(catalog, limits).decode(messages, &directory)
 }
 
 proptest! {
@@ -157,6 +160,17 @@ proptest! {
             }
         }
     }
+}
+
+/// Of a text of which only the first line is kept, and that is empty, nothing is left.
+#[test]
+fn a_required_text_without_a_first_line_is_missing() {
+    let mut catalog = Catalog::embedded().unwrap();
+    let stream = catalog.streams.get_mut("agent_logs").map(Arc::make_mut).unwrap();
+    stream.columns.iter_mut().find(|column| column.name == "message").unwrap().required = true;
+    let batch =
+        decode_by(&catalog, "agent_logs", &[br#"{"message":"\nbelow"}"#, br#"{"message":"above\nbelow"}"#]);
+    assert_eq!((batch.rows.len(), batch.dead[0].reason, batch.dead.len()), (1, Reason::MissingField, 1));
 }
 
 #[test]
