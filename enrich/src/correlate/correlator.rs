@@ -309,7 +309,7 @@ impl Correlator {
             for (index, place) in places.iter().copied().enumerate() {
                 if index % AHEAD == 0 {
                     let ahead = &places[index..places.len().min(index + AHEAD)];
-                    self.groups.touch(ahead, <[Point]>::last);
+                    self.groups.touch(ahead, Group::back);
                 }
                 let Some(mut group) = self.groups.take(place) else { continue };
                 group.dirty = false;

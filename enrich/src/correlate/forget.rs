@@ -5,7 +5,6 @@ use std::sync::Arc;
 use super::correlator::{AHEAD, Correlator};
 use super::event::Change;
 use super::group::{Counted, ENTRY_BYTES, Group, State};
-use super::points::Point;
 
 impl Correlator {
     /// Drops everything that arrived before the horizon.
@@ -15,7 +14,7 @@ impl Correlator {
             for (index, place) in places.iter().copied().enumerate() {
                 if index % AHEAD == 0 {
                     let ahead = &places[index..places.len().min(index + AHEAD)];
-                    self.groups.touch(ahead, <[Point]>::first);
+                    self.groups.touch(ahead, Group::front);
                 }
                 let Some(group) = self.groups.get_mut(place).filter(|group| group.expires == at) else {
                     continue;

@@ -113,6 +113,22 @@ impl Group {
         self.points().len()
     }
 
+    /// Something of what the horizon takes first.
+    pub(super) fn front(&self) -> i64 {
+        self.points().as_slice().first().map_or(0, |point| point.time)
+    }
+
+    /// Something of each part that a new event changes.
+    pub(super) fn back(&self) -> i64 {
+        let last = self.points().as_slice().last().map_or(0, |point| point.time);
+        let episode = match &self.state {
+            State::Sliding(sliding) => sliding.spans.last().map_or(0, |span| span.number),
+            State::Recomputed(recomputed) => recomputed.episodes.last().map_or(0, |episode| episode.number),
+        };
+        let told = self.identity.as_ref().map_or(0, |of| Arc::strong_count(of) as i64);
+        last ^ episode.cast_signed() ^ told
+    }
+
     fn episodes(&self) -> usize {
         match &self.state {
             State::Sliding(sliding) => sliding.spans.len(),

@@ -5,7 +5,6 @@ use std::hash::BuildHasher;
 use hashbrown::HashTable;
 
 use super::group::Group;
-use super::points::Point;
 use super::resolve::Plan;
 
 /// All groups.
@@ -53,10 +52,10 @@ impl Groups {
         self.places.get_mut(place as usize)?.as_mut()
     }
 
-    /// Has one end of some groups' lists fetched into the cache, all at once: independent loads overlap.
-    pub(super) fn touch(&self, places: &[u32], end: impl Fn(&[Point]) -> Option<&Point>) {
-        let time = |place: &u32| end(self.get(*place)?.points().as_slice()).map(|point| point.time);
-        std::hint::black_box(places.iter().filter_map(time).fold(0, i64::wrapping_add));
+    /// Has what will be looked at of some groups fetched into the cache, all at once: independent loads overlap.
+    pub(super) fn touch(&self, places: &[u32], what: impl Fn(&Group) -> i64) {
+        let touched = places.iter().filter_map(|place| self.get(*place).map(&what));
+        std::hint::black_box(touched.fold(0, i64::wrapping_add));
     }
 
     /// Takes a group out while others are looked at; [`Groups::put`] it back.
