@@ -173,7 +173,7 @@ pub struct Change {
     /// Members that neither it nor what it absorbed had. What the horizon took from a chain may come back
     /// with what still counts, so adding a member again must change nothing.
     pub added: Vec<Uuid>,
-    /// Members it has no more. What the horizon passes is not removed.
+    /// Members it has no more; only if it shrunk or is withdrawn. What the horizon passes is not removed.
     pub removed: Vec<Uuid>,
     /// The numbers of episodes it took in with their members, which are used no more.
     pub absorbed: Vec<u64>,
