@@ -160,6 +160,9 @@ fn by_number(episodes: &[Whole]) -> BTreeMap<u64, Cow<'_, [Member]>> {
 
 /// The members that none of these lists, which are in order, has.
 fn missing(of: &[Member], among: &[&[Member]]) -> Vec<Uuid> {
+    if among.contains(&of) {
+        return Vec::new();
+    }
     let is_missing = |member: &&Member| among.iter().all(|list| list.binary_search(member).is_err());
     of.iter().filter(is_missing).map(|(_, id)| *id).collect()
 }
