@@ -13,8 +13,8 @@ use crate::support::servers::Store;
 use crate::support::{calm, eventually};
 
 const RSS_LIMIT: u64 = 512 << 20;
-/// What the quiet topic's slowest message may take while the other topic floods.
-const QUIET_P99: Duration = Duration::from_secs(5);
+/// Messages in one topic while another is quiet: several times what is in flight.
+const FLOOD: i64 = 200_000;
 
 fn topic_entry(name: &str) -> String {
     format!("[[topics]]\nname = \"{name}\"\nstream = \"agent_logs\"\ntenant = \"header\"\n")
@@ -64,6 +64,7 @@ async fn memory_stays_bounded_while_the_database_is_slow() {
     kafka::delete_topic(&topic).await;
 }
 
+/// A quiet topic's message waits behind what is in flight, not behind the flood.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_in_one_topic_does_not_hold_up_another() {
     let _calm = calm().await;
@@ -75,32 +76,41 @@ async fn a_flood_in_one_topic_does_not_hold_up_another() {
     setup.json(&["migrate"]);
     let (noisy, calm_tenant) = (add_tenant(&setup, "noisy"), add_tenant(&setup, "calm"));
     let producer = Producer::new();
-    let padding = "z".repeat(1500);
-    for number in 0..200_000 {
+    for number in 0..FLOOD.cast_unsigned() {
+        // Noise: what compresses well comes in one fetch, in which order is not ours to say.
+        let noise =
+            |part: u64| format!("{:016x}", (number * 90 + part + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let noise: String = (0..90).map(noise).collect();
         let message =
-            format!("{{\"host\":\"h{}\",\"event\":{{\"n\":{number},\"p\":\"{padding}\"}}}}", number % 40);
+            format!("{{\"host\":\"h{}\",\"event\":{{\"n\":{number},\"p\":\"{noise}\"}}}}", number % 40);
         producer.send(&flood, message.as_bytes(), Some(noisy));
     }
     producer.ledger();
     let inosec = setup.start(&[]);
-    let mut delays = Vec::new();
+    let stored = async |tenant| {
+        let sql = format!("SELECT count(*) FROM inosec.agent_logs WHERE tenant_id = '{tenant}'");
+        database.number(&sql).await
+    };
+    let wait = Duration::from_secs(60);
+    eventually("the flood", wait, async || (stored(noisy).await > 0).then_some(())).await;
     let sender = Producer::new();
-    for number in 0..40 {
-        let sent = Instant::now();
+    let mut overtaken = Vec::new();
+    loop {
+        let before = stored(noisy).await;
+        if before == FLOOD {
+            break;
+        }
+        let number = overtaken.len() as u32;
         sender.send(&quiet, &load::message(number), Some(calm_tenant));
-        let sql = format!("SELECT count(*) FROM inosec.agent_logs WHERE tenant_id = '{calm_tenant}'");
-        eventually("the quiet topic's message", Duration::from_secs(60), || async {
-            (database.number(&sql).await > i64::from(number)).then_some(())
-        })
-        .await;
-        delays.push(sent.elapsed());
+        let arrived = async || (stored(calm_tenant).await > i64::from(number)).then_some(());
+        eventually("the quiet topic's message", wait, arrived).await;
+        overtaken.push(stored(noisy).await - before);
     }
-    let flooding =
-        database.number(&format!("SELECT count(*) FROM inosec.agent_logs WHERE tenant_id = '{noisy}'")).await;
-    delays.sort_unstable();
-    let (median, worst) = (delays[delays.len() / 2], delays[delays.len() - 1]);
-    eprintln!("while {flooding} of 200,000 flooded in: median {median:?}, worst {worst:?}");
-    assert!(worst < QUIET_P99, "{worst:?}");
+    eprintln!(
+        "the quiet topic's messages were each overtaken by so many of the flood's {FLOOD}: {overtaken:?}"
+    );
+    assert!(overtaken.len() >= 3, "the flood was over too soon");
+    assert!(overtaken.iter().all(|messages| *messages < FLOOD / 2), "{overtaken:?}");
     drop(inosec);
     database.drop().await;
     kafka::delete_topic(&flood).await;

@@ -1,5 +1,8 @@
 //! Changes of alerts: recorded in order however many come at once, and kept for a while.
 
+use inosec_schemas::AlertWrites;
+use uuid::Uuid;
+
 use crate::support::database::each;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -40,6 +43,27 @@ async fn changes_of_many_alerts_at_once_take_no_quadratic_time() {
         assert_eq!(database.count(sql).await, 30_000, "in order and without a gap");
         let last = "SELECT sum(last_seq)::bigint FROM inosec.alert_sequences";
         assert_eq!(database.count(last).await, 30_000);
+    })
+    .await;
+}
+
+/// An alert that loses an event and goes on in another, both in one transaction, doesn't bring it along.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_absorbed_alert_lost_does_not_go_on() {
+    each(async |database| {
+        let store = database.store().await;
+        let events = "INSERT INTO inosec.alert_events (alert_id, threat_event_id, tenant_id, ts)
+            SELECT lpad(alert::text, 32, '0')::uuid, lpad(event::text, 32, '0')::uuid, gen_random_uuid(), now()
+            FROM (VALUES (1, 3), (2, 4), (2, 5)) AS e (alert, event)";
+        database.admin().await.batch_execute(events).await.expect("inserts");
+        let mut leader = store.lead("test").await.expect("leads").expect("nobody else does");
+        let fold = leader.begin(0).await.expect("begins");
+        let [one, two, _, _, lost] = [1, 2, 3, 4, 5].map(Uuid::from_u128);
+        let writes = AlertWrites { removed: vec![(two, lost)], merged: vec![(two, one)], ..AlertWrites::default() };
+        fold.write(&writes).await.expect("writes");
+        fold.commit().await.expect("commits");
+        let has = |alert: Uuid| format!("SELECT count(*) FROM inosec.alert_events WHERE alert_id = '{alert}'");
+        assert_eq!((database.count(&has(one)).await, database.count(&has(two)).await), (2, 1));
     })
     .await;
 }
