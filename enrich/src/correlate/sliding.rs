@@ -166,12 +166,15 @@ impl Sliding {
         let near = |one: &Point, other: &Point| other.time.saturating_sub(one.time) <= window;
         for cluster in inserted.chunk_by(near) {
             let (low, high) = (cluster[0].time.saturating_sub(window), cluster[cluster.len() - 1].time);
-            let (mut at, end) = (self.points.from(low), self.points.until(high));
-            if plan.rule.kind == Kind::EventCount {
+            let end = self.points.until(high);
+            let mut at = if plan.rule.kind == Kind::EventCount {
                 // Only the first so many events of a window make it satisfied.
                 let first = self.points.place(|point| point.key() < cluster[0].key());
-                at = at.max(first.saturating_sub(plan.least - 1));
-            }
+                let start = first.saturating_sub(plan.least - 1);
+                start + self.points.as_slice()[start..first].partition_point(|point| point.time < low)
+            } else {
+                self.points.from(low)
+            };
             while at < end {
                 let time = self.points.as_slice()[at].time;
                 let next = self.spans.partition_point(|span| span.last < time);
