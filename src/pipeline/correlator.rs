@@ -281,11 +281,8 @@ impl Role {
         let levels = tenants.values().filter_map(|of| of.alert_severity);
         let severity_id = levels.min().unwrap_or(i16::MAX).min(options.alert_severity);
         let mut correlator = Correlator::new(Arc::clone(&self.correlations), options);
-        let horizon = correlator.horizon();
-        // The horizon moves in steps of a 64th.
-        let since = clock.unwrap_or_else(databases::now).saturating_sub(horizon).saturating_sub(horizon / 64);
         let relevant = Relevant {
-            since,
+            since: correlator.cutoff_at(clock.unwrap_or_else(databases::now)),
             max_age: micros(self.config.time.max_age),
             severity_id,
             rules: self.correlations.detections().map(str::to_owned).collect(),

@@ -10,18 +10,19 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use inosec_schemas::TenantId;
 
+use super::address::{Address, Addressed};
 use super::diff::{Delta, Numbers};
 use super::event::{Change, Dropped, Episode, Identity, Options, Summary, ThreatEvent};
 use super::group::{Counted, Group, NONE, State, push_value, values_of};
 use super::groups::Groups;
 use super::measure::Tally;
 use super::points::Point;
-use super::resolve::{Correlations, Feed, Plan};
+use super::resolve::{Correlations, Plan};
 use super::rule::Kind;
 use super::whole::{Clock, Given, Parental};
 
 /// The horizon moves in so many steps, because each looks at everything.
-const STEPS: i64 = 64;
+const STEPS: i64 = 32;
 
 /// So many groups are fetched into the cache at once, instead of being waited for one by one.
 pub(super) const AHEAD: usize = 32;
@@ -60,9 +61,9 @@ pub struct Correlator {
 #[derive(Debug)]
 pub(super) struct Tenant {
     pub(super) id: TenantId,
-    alert_severity: i16,
+    pub(super) alert_severity: i16,
     /// By correlation, whether it has it.
-    on: Vec<bool>,
+    pub(super) on: Vec<bool>,
     pub(super) groups: usize,
     pub(super) entries: usize,
     /// What its groups take, about.
@@ -105,7 +106,7 @@ impl Correlator {
         correlator
     }
 
-    /// How long after its arrival an event counts: what is needed to rebuild.
+    /// How long after its arrival an event counts, at least.
     #[must_use]
     pub fn horizon(&self) -> i64 {
         horizon(&self.rules, &self.own, &self.options)
@@ -115,6 +116,12 @@ impl Correlator {
     #[must_use]
     pub fn cutoff(&self) -> i64 {
         self.cutoff
+    }
+
+    /// Where that is once it is `now`: what arrived before isn't needed to rebuild.
+    #[must_use]
+    pub fn cutoff_at(&self, now: i64) -> i64 {
+        now.saturating_sub(self.horizon()).div_euclid(self.step).saturating_mul(self.step)
     }
 
     /// What was dropped so far.
@@ -132,29 +139,13 @@ impl Correlator {
 
     /// Folds events in, in any order; repeated ones change nothing.
     pub fn insert(&mut self, events: &[ThreatEvent<'_>]) -> Vec<Change> {
-        let rules = Arc::clone(&self.rules);
-        let (mut key, mut value) = (String::new(), String::new());
-        for event in events {
-            if event.arrival < self.cutoff {
-                self.dropped.late += 1;
-                continue;
-            }
-            let future = event.time > event.arrival.saturating_add(self.options.max_skew);
-            self.dropped.future += u64::from(future);
-            let time = if future { event.arrival } else { event.time };
-            let tenant = self.tenant(event.tenant);
-            let feeds = rules.feeds(event.rule);
-            for feed in feeds {
-                self.feed(event, time, tenant, feed, (&mut key, &mut value));
-            }
-            let of = &self.tenants[tenant as usize];
-            let alone = || rules.alone(feeds.iter().map(|feed| feed.plan), |plan| of.on[plan]);
-            if event.severity >= of.alert_severity && alone() {
-                key.clear();
-                key.push_str(event.rule);
-                push_value(&mut key, false, event.host.unwrap_or_default());
-                let point = Point { time, id: event.id, arrival: event.arrival, value: 0, slot: 0 };
-                self.push(tenant, rules.plans.len(), &key, point, None);
+        let mut addressed = Addressed::default();
+        for events in events.chunks(AHEAD) {
+            addressed.clear();
+            events.iter().for_each(|event| self.address(event, &mut addressed));
+            self.groups.touch_keys(addressed.all.iter().map(|to| to.hash));
+            for to in &addressed.all {
+                self.push(to, addressed.key(to), addressed.value(to));
             }
         }
         let mut changes = self.settle(false);
@@ -173,7 +164,7 @@ impl Correlator {
         while self.mark_due() {
             changes.extend(self.settle(false));
         }
-        let cutoff = now.saturating_sub(self.horizon()).div_euclid(self.step).saturating_mul(self.step);
+        let cutoff = self.cutoff_at(now);
         if cutoff > self.cutoff {
             self.cutoff = cutoff;
             self.forget(&mut changes);
@@ -230,7 +221,7 @@ impl Correlator {
         self.rules.plans.get(plan as usize).unwrap_or(&self.own)
     }
 
-    fn tenant(&mut self, id: TenantId) -> u32 {
+    pub(super) fn tenant(&mut self, id: TenantId) -> u32 {
         if let Some(tenant) = self.by_id.get(&id) {
             return *tenant;
         }
@@ -249,29 +240,12 @@ impl Correlator {
         tenant
     }
 
-    /// Gives an event to a correlation, unless it lacks a field.
-    fn feed(
-        &mut self,
-        event: &ThreatEvent<'_>,
-        time: i64,
-        tenant: u32,
-        feed: &Feed,
-        (key, value): (&mut String, &mut String),
-    ) {
-        if !self.tenants[tenant as usize].on[feed.plan] {
-            return;
-        }
-        if !join(key, &feed.group, event) || !join(value, &feed.values, event) {
-            return;
-        }
-        let point = Point { time, id: event.id, arrival: event.arrival, value: 0, slot: feed.slot };
-        self.push(tenant, feed.plan, key, point, Some(value));
-    }
-
-    fn push(&mut self, tenant: u32, plan: usize, key: &str, mut point: Point, value: Option<&str>) {
-        let of = self.rules.plans.get(plan).unwrap_or(&self.own);
+    /// Has an event wait for its group to be looked at, unless it measures numbers and this is none.
+    fn push(&mut self, to: &Address, key: &str, value: Option<&str>) {
+        let Address { tenant, plan, hash, mut point, .. } = *to;
+        let of = self.rules.plans.get(plan as usize).unwrap_or(&self.own);
         let kind = of.rule.kind;
-        let (place, added) = self.groups.find_or_add(tenant, plan as u32, key, of);
+        let (place, added) = self.groups.find_or_add(hash, tenant, plan, key, of);
         self.tenants[tenant as usize].groups += usize::from(added);
         let Some(group) = self.groups.get_mut(place) else { return };
         let known = value.map_or(Some(0), |text| group.value(kind, text));
@@ -438,7 +412,9 @@ impl Correlator {
                 continue;
             }
             let of = &rules.plans[chain.plan];
-            let (child, added) = self.groups.find_or_add(tenant, chain.plan as u32, &key, of);
+            let plan = chain.plan as u32;
+            let hash = self.groups.hash(tenant, plan, &key);
+            let (child, added) = self.groups.find_or_add(hash, tenant, plan, &key, of);
             self.tenants[tenant as usize].groups += usize::from(added);
             let Some(group) = self.groups.get_mut(child) else { continue };
             if let State::Recomputed(recomputed) = &mut group.state
@@ -491,17 +467,6 @@ impl Correlator {
 fn horizon(rules: &Correlations, own: &Plan, options: &Options) -> i64 {
     let reach = rules.plans.iter().map(|plan| plan.reach).fold(own.reach, i64::max);
     reach.saturating_add(options.allowed_lateness).saturating_add(options.max_skew)
-}
-
-/// The event's values of some fields as a key; whether it has them all.
-fn join(key: &mut String, fields: &[String], event: &ThreatEvent<'_>) -> bool {
-    key.clear();
-    for (index, field) in fields.iter().enumerate() {
-        let value = event.fields.iter().find(|(name, _)| name == field).map(|(_, value)| *value);
-        let Some(value) = value.filter(|value| !value.is_empty()) else { return false };
-        push_value(key, index == 0, value);
-    }
-    true
 }
 
 /// Some of a key's values as a key.

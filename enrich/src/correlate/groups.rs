@@ -17,9 +17,20 @@ pub(super) struct Groups {
 }
 
 impl Groups {
+    /// What a group is found by.
+    pub(super) fn hash(&self, tenant: u32, plan: u32, key: &str) -> u64 {
+        self.hasher.hash_one((tenant, plan, key))
+    }
+
     /// The group's place, and whether it is new.
-    pub(super) fn find_or_add(&mut self, tenant: u32, plan: u32, key: &str, of: &Plan) -> (u32, bool) {
-        let hash = self.hasher.hash_one((tenant, plan, key));
+    pub(super) fn find_or_add(
+        &mut self,
+        hash: u64,
+        tenant: u32,
+        plan: u32,
+        key: &str,
+        of: &Plan,
+    ) -> (u32, bool) {
         let is_it = |place: &u32| {
             self.places[*place as usize]
                 .as_ref()
@@ -56,6 +67,13 @@ impl Groups {
     pub(super) fn touch(&self, places: &[u32], what: impl Fn(&Group) -> i64) {
         let touched = places.iter().filter_map(|place| self.get(*place).map(&what));
         std::hint::black_box(touched.fold(0, i64::wrapping_add));
+    }
+
+    /// Has what groups are found by fetched into the cache, all at once.
+    pub(super) fn touch_keys(&self, hashes: impl Iterator<Item = u64>) {
+        let places = hashes.filter_map(|hash| self.table.find(hash, |_| true).copied());
+        let places: Vec<u32> = places.collect();
+        self.touch(&places, |group| i64::from(group.key.as_bytes().first().copied().unwrap_or_default()));
     }
 
     /// Takes a group out while others are looked at; [`Groups::put`] it back.

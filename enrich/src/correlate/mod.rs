@@ -8,6 +8,7 @@
 //!              └── episodes that are inputs of other correlations
 //! ```
 
+mod address;
 mod correlator;
 mod decimal;
 mod diff;

@@ -168,7 +168,7 @@ impl Setting {
     pub fn cutoff(&self) -> i64 {
         let reach = self.rules.iter().map(|rule| self.reach(rule)).max().unwrap_or(0).max(self.gap);
         let horizon = (reach + self.lateness + self.max_skew) * self.unit;
-        let step = horizon / 64;
+        let step = horizon / 32;
         (self.now * self.unit - horizon).div_euclid(step) * step
     }
 
