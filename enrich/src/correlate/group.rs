@@ -16,6 +16,9 @@ use super::whole::{Parental, Recomputed};
 /// Between the values of a key; values can't hold it, because PostgreSQL's text can't.
 const BETWEEN: char = '\0';
 
+/// So many events are looked at when the horizon takes some: those of the skew that is believed, mostly.
+const NEAR: usize = 8;
+
 /// No event.
 pub(super) const NONE: u32 = u32::MAX;
 
@@ -113,20 +116,26 @@ impl Group {
         self.points().len()
     }
 
-    /// Something of what the horizon takes first.
+    /// Something of each part that is looked at when the horizon takes events.
     pub(super) fn front(&self) -> i64 {
-        self.points().as_slice().first().map_or(0, |point| point.time)
+        let first = self.points().as_slice().iter().take(NEAR).fold(0, |all, point| all ^ point.time);
+        first ^ self.number(0) ^ self.newest ^ i64::from(self.tenant)
     }
 
     /// Something of each part that a new event changes.
     pub(super) fn back(&self) -> i64 {
-        let last = self.points().as_slice().last().map_or(0, |point| point.time);
-        let episode = match &self.state {
-            State::Sliding(sliding) => sliding.spans.last().map_or(0, |span| span.number),
-            State::Recomputed(recomputed) => recomputed.episodes.last().map_or(0, |episode| episode.number),
-        };
+        let last = self.points().as_slice().iter().rev().take(2).fold(0, |all, point| all ^ point.time);
         let told = self.identity.as_ref().map_or(0, |of| Arc::strong_count(of) as i64);
-        last ^ episode.cast_signed() ^ told
+        last ^ told ^ self.number(self.episodes().wrapping_sub(1)) ^ self.newest ^ i64::from(self.tenant)
+    }
+
+    /// The number of the episode at a place, if there is one.
+    fn number(&self, place: usize) -> i64 {
+        let number = match &self.state {
+            State::Sliding(sliding) => sliding.spans.get(place).map(|span| span.number),
+            State::Recomputed(recomputed) => recomputed.episodes.get(place).map(|episode| episode.number),
+        };
+        number.unwrap_or_default().cast_signed()
     }
 
     fn episodes(&self) -> usize {
