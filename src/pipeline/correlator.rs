@@ -287,6 +287,8 @@ impl Role {
             severity_id,
             rules: self.correlations.detections().map(str::to_owned).collect(),
         };
+        // First, so that what doesn't count any more joins nothing.
+        clock.iter().for_each(|clock| drop(correlator.advance(*clock)));
         let mut count = 0;
         let alerts = leader.rebuild(&relevant, |events| {
             count += events.len();
@@ -294,7 +296,7 @@ impl Role {
         });
         let alerts = alerts.await?;
         let episodes = block_in_place(|| {
-            clock.iter().for_each(|clock| drop(correlator.advance(*clock)));
+            correlator.number_anew();
             correlator.episodes()
         });
         let mut ledger = Ledger::new(&self.correlations, Uuid::new_v4);
@@ -304,7 +306,8 @@ impl Role {
         let last = episodes.iter().map(|episode| episode.summary.last_seen).max().unwrap_or(0);
         let events = fold.members(&unknown, (first, last)).await?;
         let events = events.into_iter().map(|event| ((event.tenant, event.id), event)).collect();
-        ledger.take_over(alerts, &episodes, &events);
+        let same = ledger.take_over(alerts, &episodes, &events);
+        correlator.unite(&same);
         self.write_ledger(&mut fold, &mut ledger).await?;
         fold.commit().await?;
         let took = started.elapsed().as_secs_f64();

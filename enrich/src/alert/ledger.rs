@@ -32,8 +32,6 @@ pub struct Ledger {
 #[derive(Debug)]
 struct Live {
     alert: Alert,
-    /// The episodes that are this alert: several if the horizon forgot the middle.
-    episodes: Vec<u64>,
     /// The events it has gained since it was last asked.
     added: Vec<MemberKey>,
 }
@@ -44,6 +42,20 @@ struct Absorbed {
     into: Uuid,
     /// Whether anybody has seen it.
     written: bool,
+}
+
+/// Alerts and those they went on in.
+#[derive(Debug, Default)]
+struct WentOn(HashMap<Uuid, Uuid>);
+
+impl WentOn {
+    /// What an alert went on in, one after another.
+    fn last(&self, mut id: Uuid) -> Uuid {
+        while let Some(into) = self.0.get(&id) {
+            id = *into;
+        }
+        id
+    }
 }
 
 impl Ledger {
@@ -75,34 +87,52 @@ impl Ledger {
     }
 
     /// Finds the alerts of a rebuilt correlator's episodes: those of the same group that share events.
-    /// Alerts that are no episode any more are settled.
-    pub fn take_over(&mut self, alerts: Vec<(Alert, Vec<Uuid>)>, episodes: &[Episode], events: &Events) {
+    /// Alerts that are no episode any more are settled. Returns the numbers of episodes that are one alert with
+    /// an earlier one, and that one's: [`Correlator::unite`](crate::Correlator::unite) wants to know them.
+    #[must_use]
+    pub fn take_over(
+        &mut self,
+        alerts: Vec<(Alert, Vec<Uuid>)>,
+        episodes: &[Episode],
+        events: &Events,
+    ) -> HashMap<u64, u64> {
         let mut members: HashMap<(Uuid, Uuid), Uuid> = HashMap::new();
         for (alert, of) in alerts {
             members.extend(of.into_iter().map(|event| ((alert.group_id, event), alert.id)));
             self.alerts.insert(alert.id, Live::of(alert));
         }
+        let mut went_on = WentOn::default();
         for episode in episodes {
             let group = content::group_id(&episode.summary.of);
-            let of = |event: &Uuid| members.get(&(group, *event)).copied();
+            let of = |event: &Uuid| members.get(&(group, *event)).map(|id| went_on.last(*id));
             let mut known: Vec<Uuid> = episode.members.iter().filter_map(of).collect();
             known.sort_unstable_by_key(|id| (self.alerts.get(id).map(|live| live.alert.first_seen), *id));
             known.dedup();
             let added: Vec<Uuid> =
                 episode.members.iter().filter(|event| of(event).is_none()).copied().collect();
             let id = known.first().copied().unwrap_or_else(|| self.open(&episode.summary));
-            self.number(episode.number, id);
+            self.numbers.insert(episode.number, id);
             for other in known.into_iter().skip(1) {
                 self.absorb(id, other);
+                went_on.0.insert(other, id);
             }
             self.add(id, &episode.summary, added, events);
         }
-        let over: Vec<Uuid> =
-            self.alerts.iter().filter(|(_, live)| live.episodes.is_empty()).map(|(id, _)| *id).collect();
+        let (mut first, mut same) = (HashMap::new(), HashMap::new());
+        for Episode { number, .. } in episodes {
+            let Some(id) = self.numbers.remove(number).map(|id| went_on.last(id)) else { continue };
+            let first = *first.entry(id).or_insert(*number);
+            self.numbers.insert(first, id);
+            if first != *number {
+                same.insert(*number, first);
+            }
+        }
+        let over: Vec<Uuid> = self.alerts.keys().filter(|id| !first.contains_key(*id)).copied().collect();
         for id in over {
             self.alerts.remove(&id);
             self.writes.settled.push(id);
         }
+        same
     }
 
     /// Takes changes of episodes in. Events that join must be among `events`.
@@ -110,11 +140,10 @@ impl Ledger {
         for change in changes {
             match change.kind {
                 ChangeKind::Settled => {
-                    let over = self.end(change.number);
-                    self.writes.settled.extend(over);
+                    self.writes.settled.extend(self.numbers.remove(&change.number));
                 }
                 ChangeKind::Withdrawn => {
-                    if let Some(id) = self.end(change.number) {
+                    if let Some(id) = self.numbers.remove(&change.number) {
                         self.withdraw(id);
                     }
                 }
@@ -131,16 +160,12 @@ impl Ledger {
             Some(id) => *id,
             None => {
                 let id = self.open(&summary);
-                self.number(number, id);
+                self.numbers.insert(number, id);
                 id
             }
         };
         for other in absorbed {
-            let Some(alert) = self.numbers.remove(&other) else { continue };
-            if let Some(live) = self.alerts.get_mut(&alert) {
-                live.episodes.retain(|episode| *episode != other);
-            }
-            if alert != id {
+            if let Some(alert) = self.numbers.remove(&other).filter(|alert| *alert != id) {
                 self.absorb(id, alert);
             }
         }
@@ -165,24 +190,12 @@ impl Ledger {
         id
     }
 
-    fn number(&mut self, number: u64, id: Uuid) {
-        if self.numbers.insert(number, id) != Some(id)
-            && let Some(live) = self.alerts.get_mut(&id)
-        {
-            live.episodes.push(number);
-        }
-    }
-
     /// The younger goes on in the older.
     fn absorb(&mut self, id: Uuid, other: Uuid) {
         let Some(mut gone) = self.alerts.remove(&other) else { return };
-        for episode in &gone.episodes {
-            self.numbers.insert(*episode, id);
-        }
         let written = self.changed.remove(&(gone.alert.tenant_id, other)) != Some(AlertChange::Opened);
         self.absorbed.push(Absorbed { gone: other, into: id, written });
         if let Some(live) = self.alerts.get_mut(&id) {
-            live.episodes.append(&mut gone.episodes);
             if live.added.len() < gone.added.len() {
                 std::mem::swap(&mut live.added, &mut gone.added);
             }
@@ -226,14 +239,6 @@ impl Ledger {
         let Some(live) = self.alerts.get(&id) else { return };
         let entry = self.changed.entry((live.alert.tenant_id, id)).or_insert(change);
         *entry = change.max(*entry);
-    }
-
-    /// An episode is over; so is its alert, unless another episode is the same one. Returns it if so.
-    fn end(&mut self, number: u64) -> Option<Uuid> {
-        let id = self.numbers.remove(&number)?;
-        let live = self.alerts.get_mut(&id)?;
-        live.episodes.retain(|episode| *episode != number);
-        live.episodes.is_empty().then_some(id)
     }
 
     fn withdraw(&mut self, id: Uuid) {
@@ -292,11 +297,11 @@ impl Ledger {
         for id in writes.settled.iter().chain(&writes.withdrawn) {
             self.alerts.remove(id);
         }
-        // What went on in an alert that goes on in another goes on in that: from the last to the first.
-        let mut last: HashMap<Uuid, Uuid> = HashMap::new();
+        // From the last to the first.
+        let mut went_on = WentOn::default();
         for Absorbed { gone, into, written } in self.absorbed.drain(..).rev() {
-            let into = last.get(&into).copied().unwrap_or(into);
-            last.insert(gone, into);
+            let into = went_on.last(into);
+            went_on.0.insert(gone, into);
             if written {
                 writes.merged.push((gone, into));
             }
@@ -307,7 +312,7 @@ impl Ledger {
 
 impl Live {
     fn of(alert: Alert) -> Self {
-        Self { alert, episodes: Vec::new(), added: Vec::new() }
+        Self { alert, added: Vec::new() }
     }
 }
 
@@ -419,33 +424,56 @@ mod tests {
             let members = written.added.iter().filter(|(id, _)| *id == alert.id);
             (alert.clone(), members.map(|(_, key)| key.id).collect())
         });
-        let of = |event| alert_of(&written, event);
-        let episode = Episode { summary: summary(1, 3), members: ids(&[1, 2, 3]), number: 50 };
+        let alert = |event| alert_of(&written, event);
+        let episode = of(50, &[1, 2, 3]);
         let mut after = ledger();
-        after.take_over(alerts.collect(), &[episode], &of_all);
+        let same = after.take_over(alerts.collect(), &[episode], &of_all);
+        assert_eq!(same, HashMap::new());
         let taken = write(&mut after);
-        assert_eq!((taken.merged, taken.settled), (vec![(of(3), of(1))], vec![of(9)]));
+        assert_eq!((taken.merged, taken.settled), (vec![(alert(3), alert(1))], vec![alert(9)]));
         assert_eq!(taken.added.len(), 1, "the event that no alert had");
         after.apply(vec![change(ChangeKind::Grown, 50, (1, 4), &[], &[])], &of_all);
-        assert_eq!(write(&mut after).alerts[0].0.id, of(1));
+        assert_eq!(write(&mut after).alerts[0].0.id, alert(1));
     }
 
     #[test]
-    fn two_episodes_of_one_alert_are_one_until_both_are_over() {
+    fn two_episodes_of_one_alert_are_called_the_same() {
         let (mut before, of_all) = (ledger(), events(&[1, 9]));
         before.apply(vec![change(ChangeKind::Opened, 1, (1, 9), &[1, 9], &[])], &of_all);
         let alert = write(&mut before).alerts.remove(0).0;
-        let halves = [1, 9].map(|event| Episode {
-            summary: summary(event as i64, event as i64),
-            members: ids(&[event]),
-            number: event as u64,
-        });
         let mut after = ledger();
-        after.take_over(vec![(alert.clone(), ids(&[1, 9]))], &halves, &of_all);
+        let same = after.take_over(vec![(alert.clone(), ids(&[1, 9]))], &[of(1, &[1]), of(9, &[9])], &of_all);
+        assert_eq!(same, HashMap::from_iter([(9, 1)]));
         assert!(after.is_idle());
-        after.apply(vec![change(ChangeKind::Settled, 1, (1, 1), &[], &[])], &of_all);
-        assert!(after.is_idle());
-        after.apply(vec![change(ChangeKind::Settled, 9, (9, 9), &[], &[])], &of_all);
+        after.apply(vec![change(ChangeKind::Settled, 1, (1, 9), &[], &[])], &of_all);
         assert_eq!(write(&mut after).settled, [alert.id]);
+    }
+
+    #[test]
+    fn a_take_over_that_absorbs_half_of_an_alert_goes_on_with_the_other_half() {
+        let (mut before, of_all) = (ledger(), events(&[1, 2, 9, 10]));
+        before.apply(vec![change(ChangeKind::Opened, 1, (1, 1), &[1], &[])], &of_all);
+        before.apply(vec![change(ChangeKind::Opened, 2, (2, 9), &[2, 9], &[])], &of_all);
+        let written = write(&mut before);
+        let (first, second) = (alert_of(&written, 1), alert_of(&written, 2));
+        let members = |id| if id == first { ids(&[1]) } else { ids(&[2, 9]) };
+        let alerts = written.alerts.into_iter().map(|(alert, ..)| (alert.clone(), members(alert.id)));
+        let mut after = ledger();
+        let same = after.take_over(alerts.collect(), &[of(5, &[1, 2]), of(6, &[9])], &of_all);
+        assert_eq!(same, HashMap::from_iter([(6, 5)]));
+        let taken = write(&mut after);
+        assert_eq!((taken.merged, taken.settled), (vec![(second, first)], vec![]));
+        after.apply(vec![change(ChangeKind::Grown, 5, (9, 10), &[10], &[])], &of_all);
+        assert_eq!(alert_of(&write(&mut after), 10), first);
+    }
+
+    /// An episode of a rebuilt correlator.
+    fn of(number: u64, members: &[u128]) -> Episode {
+        let time = |member: Option<&u128>| member.map_or(0, |member| *member as i64);
+        Episode {
+            summary: summary(time(members.first()), time(members.last())),
+            members: ids(members),
+            number,
+        }
     }
 }

@@ -101,8 +101,9 @@ impl Correlator {
     #[must_use]
     pub fn rebuild(rules: Arc<Correlations>, options: Options, events: &[ThreatEvent<'_>], now: i64) -> Self {
         let mut correlator = Self::new(rules, options);
-        correlator.insert(events);
+        // First, so that what doesn't count any more joins nothing.
         correlator.advance(now);
+        correlator.insert(events);
         correlator
     }
 
@@ -215,6 +216,24 @@ impl Correlator {
         }
         episodes.sort_unstable();
         episodes
+    }
+
+    /// Gives each episode a number of its own. For one that is rebuilt: what is two in the end may have been one
+    /// halfway, and nobody has heard of it.
+    pub fn number_anew(&mut self) {
+        for (_, group) in self.groups.iter_mut() {
+            group.numbers().for_each(|number| *number = self.numbers.next());
+        }
+    }
+
+    /// Calls episodes of these numbers by others from now on, because they are one alert with those.
+    pub fn unite(&mut self, numbers: &HashMap<u64, u64>) {
+        if numbers.is_empty() {
+            return;
+        }
+        for (_, group) in self.groups.iter_mut() {
+            group.numbers().for_each(|number| *number = numbers.get(number).copied().unwrap_or(*number));
+        }
     }
 
     pub(super) fn plan(&self, plan: u32) -> &Plan {

@@ -138,6 +138,16 @@ impl Group {
         number.unwrap_or_default().cast_signed()
     }
 
+    /// The numbers of its episodes.
+    pub(super) fn numbers(&mut self) -> Box<dyn Iterator<Item = &mut u64> + '_> {
+        match &mut self.state {
+            State::Sliding(sliding) => Box::new(sliding.spans.iter_mut().map(|span| &mut span.number)),
+            State::Recomputed(recomputed) => {
+                Box::new(recomputed.episodes.iter_mut().map(|episode| &mut episode.number))
+            }
+        }
+    }
+
     fn episodes(&self) -> usize {
         match &self.state {
             State::Sliding(sliding) => sliding.spans.len(),

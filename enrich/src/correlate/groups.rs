@@ -94,6 +94,10 @@ impl Groups {
         self.take(place)
     }
 
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (u32, &mut Group)> {
+        (0..).zip(&mut self.places).filter_map(|(place, group)| Some((place, group.as_mut()?)))
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Group)> {
         (0..).zip(&self.places).filter_map(|(place, group)| Some((place, group.as_ref()?)))
     }

@@ -154,12 +154,12 @@ fn event(id: u32, late: i64) -> impl Strategy<Value = Event> {
 }
 
 /// Few users, so that they meet.
-fn events(most: usize, late: i64) -> impl Strategy<Value = Vec<Event>> {
+pub fn events(most: usize, late: i64) -> impl Strategy<Value = Vec<Event>> {
     vec(any::<()>(), 1..most)
         .prop_flat_map(move |each| (0..each.len() as u32).map(|id| event(id, late)).collect::<Vec<_>>())
 }
 
-fn setting(now: i64) -> impl Strategy<Value = Setting> {
+pub fn setting(now: i64) -> impl Strategy<Value = Setting> {
     (rule(0), rule(1), rule(2), 0..=3usize).prop_map(move |(one, two, three, count)| {
         let mut rules = vec![one, two, three];
         rules.truncate(count);
@@ -169,7 +169,7 @@ fn setting(now: i64) -> impl Strategy<Value = Setting> {
 }
 
 /// Batches of some sizes, until the list is used up.
-fn batches<'a>(events: &'a [Event], sizes: &[usize]) -> Vec<&'a [Event]> {
+pub fn batches<'a>(events: &'a [Event], sizes: &[usize]) -> Vec<&'a [Event]> {
     let mut batches = Vec::new();
     let (mut rest, mut sizes) = (events, sizes.iter().cycle());
     while !rest.is_empty() {
@@ -183,7 +183,7 @@ fn batches<'a>(events: &'a [Event], sizes: &[usize]) -> Vec<&'a [Event]> {
 
 /// Thousands of cases, far more with `INOSEC_SOAK=full`. The seed is shown with what fails, and given back as
 /// `INOSEC_SEED`.
-fn config() -> ProptestConfig {
+pub fn config() -> ProptestConfig {
     let variable = |name: &str| std::env::var(name).ok();
     let soak = variable("INOSEC_SOAK").is_some_and(|value| value == "full");
     let given = variable("INOSEC_SEED").and_then(|seed| seed.parse().ok());
