@@ -222,7 +222,7 @@ impl Correlator {
     /// halfway, and nobody has heard of it.
     pub fn number_anew(&mut self) {
         for (_, group) in self.groups.iter_mut() {
-            group.numbers().for_each(|number| *number = self.numbers.next());
+            group.renumber(|_| self.numbers.next());
         }
     }
 
@@ -232,7 +232,7 @@ impl Correlator {
             return;
         }
         for (_, group) in self.groups.iter_mut() {
-            group.numbers().for_each(|number| *number = numbers.get(number).copied().unwrap_or(*number));
+            group.renumber(|number| numbers.get(&number).copied().unwrap_or(number));
         }
     }
 

@@ -138,12 +138,14 @@ impl Group {
         number.unwrap_or_default().cast_signed()
     }
 
-    /// The numbers of its episodes.
-    pub(super) fn numbers(&mut self) -> Box<dyn Iterator<Item = &mut u64> + '_> {
+    /// Numbers its episodes otherwise.
+    pub(super) fn renumber(&mut self, mut number: impl FnMut(u64) -> u64) {
         match &mut self.state {
-            State::Sliding(sliding) => Box::new(sliding.spans.iter_mut().map(|span| &mut span.number)),
+            State::Sliding(sliding) => {
+                sliding.spans.iter_mut().for_each(|span| span.number = number(span.number));
+            }
             State::Recomputed(recomputed) => {
-                Box::new(recomputed.episodes.iter_mut().map(|episode| &mut episode.number))
+                recomputed.episodes.iter_mut().for_each(|episode| episode.number = number(episode.number));
             }
         }
     }
