@@ -23,10 +23,10 @@ test: ## every test, on real servers
 	@$(prerequisites) test
 	@$(services) run cargo test --workspace
 
-soak: ## 940 kills under load, five minutes of overload, every verdict of detection, 600,000 cases of correlation
+soak: ## 940 kills under load, five minutes of overload, every verdict of detection, 1,000,000 cases of correlation
 	@$(prerequisites) test
 	@INOSEC_SOAK=full $(services) run cargo test --release --test system -- killed_at_random_under_load memory_stays_bounded threat_events_are_the_oracles alerts_are_the_references the_corpus_makes --nocapture
-	INOSEC_SOAK=full cargo test --release -p inosec-enrich -- every_verdict correlate::properties --nocapture
+	INOSEC_SOAK=full cargo test --release -p inosec-enrich -- every_verdict correlate::properties correlate::alerts --nocapture
 
 check: ## format, lints and unit tests; no server
 	@$(prerequisites) build

@@ -121,10 +121,10 @@ impl Ledger {
         let (mut first, mut same) = (HashMap::new(), HashMap::new());
         for Episode { number, .. } in episodes {
             let Some(id) = self.numbers.remove(number).map(|id| went_on.last(id)) else { continue };
-            let first = *first.entry(id).or_insert(*number);
-            self.numbers.insert(first, id);
-            if first != *number {
-                same.insert(*number, first);
+            let called = *first.entry(id).or_insert(*number);
+            self.numbers.insert(called, id);
+            if called != *number {
+                same.insert(*number, called);
             }
         }
         let over: Vec<Uuid> = self.alerts.keys().filter(|id| !first.contains_key(*id)).copied().collect();

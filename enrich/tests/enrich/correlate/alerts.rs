@@ -150,6 +150,30 @@ fn a_rebuild_joins_nothing_by_what_counts_no_more() {
 }
 
 #[test]
+fn the_other_half_of_what_was_absorbed_goes_on_with_it() {
+    let setting = alone(0);
+    let rules = support::correlations(&setting.rules);
+    let mut store = Store::default();
+    let mut leader = Leader::new(&rules, &setting, &[], 0, &mut store);
+    let mut given = Vec::new();
+    // An episode of which the horizon forgets the middle, one in its place, then what joins that with its end, then
+    // more at its beginning.
+    for (now, events) in [
+        (30, vec![event(1, 0, 50), event(2, 15, 15), event(3, 30, 21), event(4, 45, 36), event(5, 60, 50)]),
+        (119, vec![]),
+        (119, vec![event(6, 32, 60)]),
+        (119, vec![event(7, 46, 60)]),
+        (119, vec![event(8, 5, 60)]),
+    ] {
+        given.extend(events.iter().cloned());
+        leader.fold(&events, now, &given, &mut store);
+    }
+    assert_eq!(leader.correlator.episodes().len(), 2);
+    let alerts = store.live();
+    assert_eq!((alerts.len(), alerts[0].1.len()), (1, 8));
+}
+
+#[test]
 fn episodes_that_are_one_alert_settle_when_the_last_is_over() {
     let setting = alone(100);
     let rules = support::correlations(&setting.rules);
