@@ -227,11 +227,19 @@ impl Ledger {
     }
 
     fn remove(&mut self, id: Uuid, removed: Vec<Uuid>) {
-        let gone: HashSet<Uuid> = removed.into_iter().collect();
+        let lost: HashSet<Uuid> = removed.into_iter().collect();
         if let Some(live) = self.alerts.get_mut(&id) {
-            live.added.retain(|key| !gone.contains(&key.id));
+            live.added.retain(|key| !lost.contains(&key.id));
         }
-        self.writes.removed.extend(gone.iter().map(|event| (id, *event)));
+        // Nor does it come along with those that went on in this one meanwhile.
+        let mut of = vec![id];
+        for Absorbed { gone, into, .. } in self.absorbed.iter().rev() {
+            if of.contains(into) {
+                of.push(*gone);
+            }
+        }
+        let removed = of.iter().flat_map(|alert| lost.iter().map(move |event| (*alert, *event)));
+        self.writes.removed.extend(removed);
         self.mark(id, AlertChange::Shrunk);
     }
 
@@ -402,6 +410,19 @@ mod tests {
         let mut added: Vec<(Uuid, i64)> = merged.added.iter().map(|(alert, of)| (*alert, of.ts)).collect();
         added.sort_unstable();
         assert_eq!(added, [(first, 2), (first, 4)]);
+    }
+
+    #[test]
+    fn what_is_lost_right_after_a_merger_does_not_come_along() {
+        let (mut ledger, events) = (ledger(), events(&[1, 2, 3]));
+        ledger.apply(vec![change(ChangeKind::Opened, 1, (1, 1), &[1], &[])], &events);
+        ledger.apply(vec![change(ChangeKind::Opened, 2, (2, 3), &[2, 3], &[])], &events);
+        let opened = write(&mut ledger);
+        let merged = change(ChangeKind::Merged, 1, (1, 3), &[], &[2]);
+        let shrunk = Change { removed: ids(&[2]), ..change(ChangeKind::Shrunk, 1, (1, 3), &[], &[]) };
+        ledger.apply(vec![merged, shrunk], &events);
+        let (first, second, lost) = (alert_of(&opened, 1), alert_of(&opened, 2), Uuid::from_u128(2));
+        assert_eq!(write(&mut ledger).removed, [(first, lost), (second, lost)]);
     }
 
     #[test]
