@@ -288,7 +288,9 @@ impl Role {
             rules: self.correlations.detections().map(str::to_owned).collect(),
         };
         // First, so that what doesn't count any more joins nothing.
-        clock.iter().for_each(|clock| drop(correlator.advance(*clock)));
+        if let Some(clock) = clock {
+            correlator.advance(clock);
+        }
         let mut count = 0;
         let alerts = leader.rebuild(&relevant, |events| {
             count += events.len();

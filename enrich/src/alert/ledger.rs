@@ -7,7 +7,7 @@ use inosec_schemas::{Alert, AlertChange, AlertWrites, MemberKey, StoredThreatEve
 use uuid::Uuid;
 
 use super::content;
-use crate::correlate::{Change, ChangeKind, Correlation, Correlations, Episode, Summary};
+use crate::correlate::{Change, ChangeKind, Correlation, Correlations, Episode, Summary, WentOn};
 
 /// Threat events by tenant and id, to look up what joins an alert.
 pub type Events = HashMap<(TenantId, Uuid), StoredThreatEvent>;
@@ -42,20 +42,6 @@ struct Absorbed {
     into: Uuid,
     /// Whether anybody has seen it.
     written: bool,
-}
-
-/// Alerts and those they went on in.
-#[derive(Debug, Default)]
-struct WentOn(HashMap<Uuid, Uuid>);
-
-impl WentOn {
-    /// What an alert went on in, one after another.
-    fn last(&self, mut id: Uuid) -> Uuid {
-        while let Some(into) = self.0.get(&id) {
-            id = *into;
-        }
-        id
-    }
 }
 
 impl Ledger {
@@ -114,7 +100,7 @@ impl Ledger {
             self.numbers.insert(episode.number, id);
             for other in known.into_iter().skip(1) {
                 self.absorb(id, other);
-                went_on.0.insert(other, id);
+                went_on.insert(other, id);
             }
             self.add(id, &episode.summary, added, events);
         }
@@ -309,7 +295,7 @@ impl Ledger {
         let mut went_on = WentOn::default();
         for Absorbed { gone, into, written } in self.absorbed.drain(..).rev() {
             let into = went_on.last(into);
-            went_on.0.insert(gone, into);
+            went_on.insert(gone, into);
             if written {
                 writes.merged.push((gone, into));
             }

@@ -1,12 +1,12 @@
 //! Which groups events go to.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use super::correlator::Correlator;
 use super::event::ThreatEvent;
 use super::group::push_value;
 use super::points::Point;
+use super::resolve::Correlations;
 
 /// Events on their way to groups, and their texts one after another.
 #[derive(Debug, Default)]
@@ -56,7 +56,7 @@ impl Addressed {
 impl Correlator {
     /// Says which groups an event goes to: those of the correlations that look for it and of which it has all
     /// fields, and that of its rule's own alerts.
-    pub(super) fn address(&mut self, event: &ThreatEvent<'_>, to: &mut Addressed) {
+    pub(super) fn address(&mut self, rules: &Correlations, event: &ThreatEvent<'_>, to: &mut Addressed) {
         if event.arrival < self.cutoff {
             self.dropped.late += 1;
             return;
@@ -66,7 +66,6 @@ impl Correlator {
         let time = if future { event.arrival } else { event.time };
         let point = Point { time, id: event.id, arrival: event.arrival, value: 0, slot: 0 };
         let tenant = self.tenant(event.tenant);
-        let rules = Arc::clone(&self.rules);
         let (feeds, of) = (rules.feeds(event.rule), &self.tenants[tenant as usize]);
         let add = |to: &mut Addressed, plan: usize, key: Range<usize>, value, point| {
             let plan = plan as u32;

@@ -140,10 +140,11 @@ impl Correlator {
 
     /// Folds events in, in any order; repeated ones change nothing.
     pub fn insert(&mut self, events: &[ThreatEvent<'_>]) -> Vec<Change> {
+        let rules = Arc::clone(&self.rules);
         let mut addressed = Addressed::default();
         for events in events.chunks(AHEAD) {
             addressed.clear();
-            events.iter().for_each(|event| self.address(event, &mut addressed));
+            events.iter().for_each(|event| self.address(&rules, event, &mut addressed));
             self.groups.touch_keys(addressed.all.iter().map(|to| to.hash));
             for to in &addressed.all {
                 self.push(to, addressed.key(to), addressed.value(to));
@@ -221,7 +222,7 @@ impl Correlator {
     /// Gives each episode a number of its own. For one that is rebuilt: what is two in the end may have been one
     /// halfway, and nobody has heard of it.
     pub fn number_anew(&mut self) {
-        for (_, group) in self.groups.iter_mut() {
+        for group in self.groups.all_mut() {
             group.renumber(|_| self.numbers.next());
         }
     }
@@ -231,7 +232,7 @@ impl Correlator {
         if numbers.is_empty() {
             return;
         }
-        for (_, group) in self.groups.iter_mut() {
+        for group in self.groups.all_mut() {
             group.renumber(|number| numbers.get(&number).copied().unwrap_or(number));
         }
     }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::hash::Hash;
 
 use hashbrown::{HashMap, HashSet};
 use uuid::Uuid;
@@ -19,6 +20,34 @@ impl Numbers {
     pub(super) fn next(&mut self) -> u64 {
         self.0 += 1;
         self.0
+    }
+}
+
+/// What was absorbed, and what it went on in.
+#[derive(Debug)]
+pub(crate) struct WentOn<K>(HashMap<K, K>);
+
+impl<K> Default for WentOn<K> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: Copy + Eq + Hash> WentOn<K> {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn insert(&mut self, gone: K, into: K) {
+        self.0.insert(gone, into);
+    }
+
+    /// What something went on in, one after another.
+    pub(crate) fn last(&self, mut gone: K) -> K {
+        while let Some(into) = self.0.get(&gone) {
+            gone = *into;
+        }
+        gone
     }
 }
 

@@ -94,8 +94,8 @@ impl Groups {
         self.take(place)
     }
 
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (u32, &mut Group)> {
-        (0..).zip(&mut self.places).filter_map(|(place, group)| Some((place, group.as_mut()?)))
+    pub(super) fn all_mut(&mut self) -> impl Iterator<Item = &mut Group> {
+        self.places.iter_mut().flatten()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Group)> {

@@ -26,6 +26,7 @@ mod stored;
 mod whole;
 
 pub use correlator::Correlator;
+pub(crate) use diff::WentOn;
 pub use event::{
     Change, ChangeKind, Dropped, Episode, Evicted, Identity, Options, Summary, TenantOptions, ThreatEvent,
 };

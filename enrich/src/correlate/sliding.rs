@@ -7,10 +7,9 @@
 
 use std::ops::Range;
 
-use hashbrown::HashMap;
 use uuid::Uuid;
 
-use super::diff::{Delta, Numbers};
+use super::diff::{Delta, Numbers, WentOn};
 use super::event::ChangeKind;
 use super::measure::{Input, Order, Tally};
 use super::points::{Point, Points};
@@ -63,10 +62,10 @@ impl Sliding {
         }
         let merged = merge(&self.spans[start..end], &anchors, window);
         let mut spans = Vec::with_capacity(merged.len());
-        let (mut deltas, mut went_on) = (Vec::new(), HashMap::new());
+        let (mut deltas, mut went_on) = (Vec::new(), WentOn::default());
         for merged in merged {
             let (number, absorbed) = survivor(merged.old, &went_on, numbers);
-            went_on.extend(absorbed.iter().map(|absorbed| (*absorbed, number)));
+            absorbed.iter().for_each(|absorbed| went_on.insert(*absorbed, number));
             let added = self.added(&merged, events, window);
             let count = merged.old.iter().map(|span| span.count).sum::<usize>() + added.len();
             let span = Span { first: merged.first, last: merged.last, count, number };
@@ -86,7 +85,7 @@ impl Sliding {
         self.spans.splice(start..end, spans);
         if !went_on.is_empty() {
             // The other half of what was absorbed goes on with it.
-            self.spans.iter_mut().for_each(|span| span.number = goes_on_as(&went_on, span.number));
+            self.spans.iter_mut().for_each(|span| span.number = went_on.last(span.number));
         }
         deltas
     }
@@ -297,20 +296,12 @@ fn merge<'a>(spans: &'a [Span], anchors: &[i64], window: i64) -> Vec<Merged<'a>>
 }
 
 /// The number that goes on, the earliest's, and the others; some went on in others before.
-fn survivor(old: &[Span], went_on: &HashMap<u64, u64>, numbers: &mut Numbers) -> (u64, Vec<u64>) {
+fn survivor(old: &[Span], went_on: &WentOn<u64>, numbers: &mut Numbers) -> (u64, Vec<u64>) {
     let Some(first) = old.first() else { return (numbers.next(), Vec::new()) };
-    let first = goes_on_as(went_on, first.number);
+    let first = went_on.last(first.number);
     let mut absorbed: Vec<u64> =
-        old.iter().map(|span| goes_on_as(went_on, span.number)).filter(|number| *number != first).collect();
+        old.iter().map(|span| went_on.last(span.number)).filter(|number| *number != first).collect();
     absorbed.sort_unstable();
     absorbed.dedup();
     (first, absorbed)
-}
-
-/// What a number went on in, one after another.
-fn goes_on_as(went_on: &HashMap<u64, u64>, mut number: u64) -> u64 {
-    while let Some(into) = went_on.get(&number) {
-        number = *into;
-    }
-    number
 }
